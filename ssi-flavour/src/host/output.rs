@@ -1,5 +1,6 @@
 //! What trees wrote, kept with their checkpoints, and taken from there when their spools are lost.
 
+use super::streams::Parked;
 use super::{Event, Host, Peers, wait};
 use crate::cell::proto::Tree;
 use crate::cluster::agent::Act;
@@ -103,7 +104,7 @@ impl Outputs {
         tree: Tree,
         owner: u32,
         output: &Written,
-        follow: &Follow,
+        (follow, parked): (&Follow, &Parked),
     ) -> io::Result<bool> {
         if output.at.first() == Some(&self.here) && self.spools.reaches(tree.id, output.upto)? {
             // Nobody had it since this node did.
@@ -119,6 +120,8 @@ impl Outputs {
             }
             std::thread::sleep(TRY_AGAIN);
         }
+        // What the last spool still takes, if it is there, would be missing here.
+        parked.wait();
         let from = follow.stop();
         lock(&second).join()?;
         self.spools.adopt(tree, from)
@@ -146,13 +149,16 @@ impl Host {
         }
         let owner = self.jobs.get(&id).map(|job| job.account.uid);
         let (Some(output), Some(owner)) = (output, owner) else { return self.turned(tree) };
-        let (follow, outputs) = (c.streaming.follow.clone(), self.outputs());
-        if !self.adopting.insert(tree) {
+        if self.adopting.contains(&tree) {
             return Vec::new();
         }
+        let (follow, parked) = (c.streaming.follow.clone(), c.streaming.park());
+        let outputs = self.outputs();
+        self.adopting.insert(tree);
         let events = self.events.clone();
         tokio::spawn(async move {
-            let adopted = wait(move || outputs.adopt(tree, owner, &output, &follow)).await.flatten();
+            let adopting = move || outputs.adopt(tree, owner, &output, (&follow, &parked));
+            let adopted = wait(adopting).await.flatten();
             match adopted {
                 Ok(true) => {}
                 Ok(false) => tracing::warn!(%tree, "what it wrote before is lost with its spool"),

@@ -175,6 +175,14 @@ impl State {
         Ok(())
     }
 
+    /// Whether the spool ends before what a copy has: who knows no more of it begins anew.
+    fn lacks(&self, from: [u64; 2]) -> bool {
+        self.spool.as_ref().is_some_and(|spool| {
+            let (ends, refused) = (spool.written(), spool.kept.refused);
+            (0..2).any(|i| ends[i] < from[i] && !refused[i])
+        })
+    }
+
     /// Whether it is known that the tree is over.
     pub(super) fn is_over(&self) -> bool {
         self.outcome.is_some() || self.exit().is_some()
@@ -304,6 +312,10 @@ impl Spools {
         let wake = Arc::new(Wake::new()?);
         let number = {
             let mut state = locked(&shared);
+            if state.lacks(from) {
+                tracing::warn!(%tree, "a spool begins anew: it lacks what its copy does not have");
+                self.drop_spool(&mut state, tree.id)?;
+            }
             if state.spool.is_none() {
                 let folder = self.folder(tree.id);
                 let whose = (state.owner, !self.stands(tree.id));

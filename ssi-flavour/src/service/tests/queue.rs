@@ -1,7 +1,7 @@
 //! What waits, copies of checkpoints, and what the cluster does by itself.
 
 use super::*;
-use crate::cluster::messages::{Image, Offsets};
+use crate::cluster::messages::{Image, Line, Offsets, Written};
 use xos_api::audit::{Event, Outcome};
 use xos_api::cluster::{ClusterRun, ClusterTree, ClusterTreeState, RunInCluster};
 
