@@ -198,6 +198,12 @@ impl Spool {
         [out.end(), err.end()]
     }
 
+    /// Whether it ends before what a copy has: the copy does not know more of it.
+    fn lacks(&self, from: [u64; 2]) -> bool {
+        let ends = self.written();
+        (0..2).any(|i| ends[i] < from[i] && !self.kept.refused[i])
+    }
+
     /// What is said first to a relay.
     fn connected(&mut self) -> Message {
         (self.over, self.size_told) = (None, false);

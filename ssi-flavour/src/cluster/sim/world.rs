@@ -351,7 +351,8 @@ impl World {
         // What a copy sent that is gone is not heard any more: its line is.
         let turned = |p: &Proc| p.epoch == epoch && p.spool;
         let live = self.nodes[&by].procs.get(&tree).is_some_and(turned);
-        if if spool { !live } else { !ghost } {
+        let heard = if spool { live } else { ghost };
+        if !heard {
             return;
         }
         let intake = self.intakes.entry(tree).or_default();

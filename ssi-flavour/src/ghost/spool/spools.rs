@@ -175,14 +175,6 @@ impl State {
         Ok(())
     }
 
-    /// Whether the spool ends before what a copy has: who knows no more of it begins anew.
-    fn lacks(&self, from: [u64; 2]) -> bool {
-        self.spool.as_ref().is_some_and(|spool| {
-            let (ends, refused) = (spool.written(), spool.kept.refused);
-            (0..2).any(|i| ends[i] < from[i] && !refused[i])
-        })
-    }
-
     /// Whether it is known that the tree is over.
     pub(super) fn is_over(&self) -> bool {
         self.outcome.is_some() || self.exit().is_some()
@@ -244,6 +236,11 @@ impl Spools {
         let mut state = locked(&shared);
         state.begun = true;
         state.owned_by(uid)?;
+        self.mark(tree, wanted, &mut state)
+    }
+
+    /// Marks what somebody wants whole.
+    fn mark(&self, tree: u64, wanted: bool, state: &mut State) -> io::Result<()> {
         if wanted {
             let folder = self.folder(tree);
             DirBuilder::new().recursive(true).mode(0o700).create(&folder)?;
@@ -252,6 +249,15 @@ impl Spools {
                 spool.wanted = true;
             }
         }
+        Ok(())
+    }
+
+    fn open_spool(&self, state: &mut State, tree: Tree, from: [u64; 2]) -> io::Result<()> {
+        let folder = self.folder(tree.id);
+        let whose = (state.owner, !self.stands(tree.id));
+        let spool = Spool::open(&folder, tree, from, &self.quota, whose)?;
+        state.epoch = spool.kept.epoch;
+        state.spool = Some(spool);
         Ok(())
     }
 
@@ -312,16 +318,15 @@ impl Spools {
         let wake = Arc::new(Wake::new()?);
         let number = {
             let mut state = locked(&shared);
-            if state.lacks(from) {
-                tracing::warn!(%tree, "a spool begins anew: it lacks what its copy does not have");
-                self.drop_spool(&mut state, tree.id)?;
-            }
             if state.spool.is_none() {
-                let folder = self.folder(tree.id);
-                let whose = (state.owner, !self.stands(tree.id));
-                let spool = Spool::open(&folder, tree, from, &self.quota, whose)?;
-                state.epoch = spool.kept.epoch;
-                state.spool = Some(spool);
+                self.open_spool(&mut state, tree, from)?;
+            }
+            if let Some(spool) = state.spool.as_ref().filter(|spool| spool.lacks(from)) {
+                tracing::warn!(%tree, "a spool begins anew: it lacks what its copy does not have");
+                let wanted = spool.wanted;
+                self.drop_spool(&mut state, tree.id)?;
+                self.open_spool(&mut state, tree, from)?;
+                self.mark(tree.id, wanted, &mut state)?;
             }
             if tree.epoch < state.epoch {
                 let why = format!("{tree} is not the newest copy: {} is", state.epoch);
