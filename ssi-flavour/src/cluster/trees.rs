@@ -252,8 +252,8 @@ impl Tree {
     /// Whether a node has a checkpoint with all that a restart needs: what the tree had written by
     /// then, too, if it may be restarted.
     pub fn has(&self, image: &Image, node: NodeNumber) -> bool {
-        let written = !self.restartable || self.home() == Some(node) || image.written.contains(&node);
-        image.nodes.contains(&node) && written
+        let spools = !self.restartable || self.home() == Some(node);
+        image.nodes.contains(&node) && (spools || image.written.contains(&node))
     }
 
     /// What of its output a node is to keep with a checkpoint; none: nothing, or all is there.
@@ -266,8 +266,8 @@ impl Tree {
         })
     }
 
-    /// What the spool at the node where it is is to begin with; none: what is there. The node itself
-    /// is named first if what its own spool has counts: nobody had it since.
+    /// What the spool at the node where it is is to begin with; none: what is there. The node
+    /// itself is named first if what its own spool has counts: nobody had it since.
     fn begins_with(&self) -> Option<Written> {
         if !self.restartable || self.home() == Some(self.node) {
             return None;

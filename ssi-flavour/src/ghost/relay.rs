@@ -219,12 +219,13 @@ impl Relay {
             if found.steer && !self.hear_owner()? {
                 return Ok(Served::Abandoned);
             }
-            if found.link
-                && let Some(served) = self.hear_ghost(&mut link)?
-            {
-                return Ok(served);
+            if found.link {
+                let served = self.hear_ghost(&mut link)?;
+                self.follow.taken(self.acknowledged());
+                if let Some(served) = served {
+                    return Ok(served);
+                }
             }
-            self.follow.taken(self.acknowledged());
             self.read_outputs(found.outputs)?;
             self.write_input();
             self.see_unread();

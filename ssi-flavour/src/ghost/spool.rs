@@ -12,8 +12,8 @@
 //! writer of a pipe does. Of what is wanted whole nothing goes, and its writer sees that nobody
 //! reads it any more.
 //!
-//! Of a tree that may be restarted from a checkpoint the nodes that have the checkpoint keep what is
-//! in the spool, too ([`Second`]).
+//! Of a tree that may be restarted from a checkpoint the nodes that have the checkpoint keep what
+//! is in the spool, too ([`Second`]).
 
 mod bytes;
 mod follow;
@@ -22,8 +22,10 @@ mod places;
 mod quota;
 mod read;
 mod second;
+mod seconds;
 mod serve;
 mod spools;
+mod stale;
 mod stood;
 mod stretch;
 mod tidy;

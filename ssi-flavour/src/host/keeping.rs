@@ -122,7 +122,10 @@ fn is_of(act: &Act, id: TreeId, of: u64) -> bool {
 /// Takes from what the controller says all that would begin something. It says it again.
 pub(super) fn without_new(message: &mut ToNode) {
     if let ToNode::Told { orders, .. } = message {
-        orders.retain(|order| matches!(order, Order::Kill { .. } | Order::Discard { .. } | Order::Unspool { .. }));
+        let ends = |order: &Order| {
+            matches!(order, Order::Kill { .. } | Order::Discard { .. } | Order::Unspool { .. })
+        };
+        orders.retain(ends);
     }
 }
 

@@ -1,8 +1,8 @@
 //! A node at work in a cluster: the agent decides, this does it, with a cell, CRIU and relays.
 //!
 //! Output of every tree goes through its relay to the spool of the node where it was born
-//! ([`crate::ghost::spool`]); when that node is lost, to one at the node where it runs, which begins
-//! with what was kept with its checkpoints ([`output`]).
+//! ([`crate::ghost::spool`]); when that node is lost, to one at the node where it runs, which
+//! begins with what was kept with its checkpoints.
 //!
 //! The cell is told of each lease. When one is over it stops all copies by itself, so that they
 //! stand still when the host is dead, too; it ends them once the cluster has taken the node for
@@ -335,7 +335,8 @@ pub struct Host {
     making: BTreeMap<u64, (TreeId, u64)>,
     /// Copies whose spools are to be here, and begin with what is being fetched.
     adopting: HashSet<Tree>,
-    /// Spools of before, of trees that may have others now: each with the last copy that wrote there.
+    /// Spools of before, of trees that may have others now: each with the last copy that wrote
+    /// there.
     left: BTreeMap<TreeId, u64>,
     /// Cluster shells whose `/proc` is being made.
     preparing: BTreeMap<TreeId, u64>,

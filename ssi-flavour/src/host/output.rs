@@ -13,12 +13,12 @@ use std::time::Duration;
 
 /// How long nothing may come of what another node sends.
 const SILENCE_MAX: Duration = Duration::from_secs(60);
-/// How often a node is asked that does not have all of it yet, and the pause before: the last that a
-/// copy wrote may be on its way there.
+/// How often a node is asked that does not have all of it yet, and the pause before: the last that
+/// a copy wrote may be on its way there.
 const LOOKS_MAX: u32 = 25;
 const LOOK_AGAIN: Duration = Duration::from_millis(200);
-/// How often a copy that needs its output for a new spool tries to get it from others, and the pause
-/// before. Then it goes on without: it cannot write as long as it has no spool.
+/// How often a copy that needs its output for a new spool tries to get it from others, and the
+/// pause before. Then it goes on without: it cannot write as long as it has no spool.
 const TRIES_MAX: u32 = 5;
 const TRY_AGAIN: Duration = Duration::from_secs(2);
 /// Most spools of before that are told of at a time.
@@ -37,8 +37,8 @@ pub(super) struct Outputs {
 
 impl Outputs {
     /// Keeps what a tree of user `owner`, whose spool is elsewhere, had written; `follow`: its copy
-    /// is here, and what that writes is kept as well. It is on the disk when this returns. The error
-    /// is for the person whose tree it is.
+    /// is here, and what that writes is kept as well. It is on the disk when this returns. The
+    /// error is for the person whose tree it is.
     pub(super) fn keep(
         &self,
         tree: TreeId,
@@ -197,7 +197,7 @@ impl Host {
         });
     }
 
-    /// Looks for spools of trees that may have another one, or be over, by now: the core says which.
+    /// Looks for spools of trees that may have other ones by now: the core says which.
     pub(super) fn look_for_spools(&mut self) {
         match self.setup.spools.unfinished() {
             Ok(found) => {

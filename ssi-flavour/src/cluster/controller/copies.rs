@@ -15,7 +15,7 @@ use xos_base::Millis;
 const SPOOLS_MAX: usize = 1024;
 
 impl Controller {
-    /// How many nodes that work in the cluster have all that a restart of a tree from an image needs.
+    /// How many nodes that work in the cluster have all that a restart from an image needs.
     pub fn copies(&self, t: &Tree, image: &Image) -> usize {
         let members = &self.state.members;
         let works = |n: &NodeNumber| members.node(*n).is_some_and(|m| m.state.has_term());

@@ -16,8 +16,8 @@ struct Seen {
     to: Option<Arc<Mutex<Second>>>,
 }
 
-/// Sees what a relay reads, and adds it to what is kept of the tree at the node, once that is to be.
-/// With the last of it the copy is gone, and what it added and is not sure does not count.
+/// Sees what a relay reads, and adds it to what is kept of the tree at the node, once that is to
+/// be. With the last of it the copy is gone, and what it added and is not sure does not count.
 #[derive(Debug, Default)]
 pub struct Follow(Mutex<Seen>);
 

@@ -1,26 +1,22 @@
 //! What a node keeps of the output of a tree whose spool is at another node, with a checkpoint of
 //! the tree: when the other node is lost, it is the beginning of the next spool.
 //!
-//! It lies in a folder of the form of a spool's. What of it the node said that it has (`sure`) is on
-//! the disk; the rest is what a copy that runs here wrote since, as its relay read it
-//! ([`super::Follow`]), and is no longer good when that copy is gone: the spool has the last word on
-//! what the tree wrote.
+//! It lies in a folder of the form of a spool's. What of it the node said that it has (`sure`) is
+//! on the disk; the rest is what a copy that runs here wrote since, as its relay read it
+//! ([`super::Follow`]), and is no longer good when that copy is gone: the spool has the last word
+//! on what the tree wrote.
 
 use super::bytes::{Bytes, parts};
 use super::quota::Quota;
-use super::spools::{Spools, locked};
 use super::{ERROR_FILE, KEPT_FILE, Kept, OUTPUT_FILE, WANTED_FILE, keep};
-use crate::cell::proto::Tree;
 use crate::cluster::messages::{Line, Offsets};
 use serde::{Deserialize, Serialize};
 use std::fs::{DirBuilder, File};
 use std::io::{self, ErrorKind};
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 
-/// In the folder of the spools: these folders.
-pub(super) const SECONDS_FOLDER: &str = "kept";
 /// In such a folder: [`Sure`].
 const SURE_FILE: &str = "sure.json";
 /// In such a folder: what a copy here wrote, until what is before it is here.
@@ -57,14 +53,14 @@ pub struct Second {
 }
 
 /// Removes a folder that may not be there.
-fn remove(folder: &Path) -> io::Result<()> {
+pub(super) fn remove(folder: &Path) -> io::Result<()> {
     match std::fs::remove_dir_all(folder) {
         Err(e) if e.kind() != ErrorKind::NotFound => Err(e),
         _ => Ok(()),
     }
 }
 
-fn read<T: serde::de::DeserializeOwned>(path: &Path) -> io::Result<Option<T>> {
+pub(super) fn read<T: serde::de::DeserializeOwned>(path: &Path) -> io::Result<Option<T>> {
     match std::fs::read(path) {
         Ok(bytes) => Ok(Some(serde_json::from_slice(&bytes)?)),
         Err(e) if e.kind() == ErrorKind::NotFound => Ok(None),
@@ -74,7 +70,7 @@ fn read<T: serde::de::DeserializeOwned>(path: &Path) -> io::Result<Option<T>> {
 
 impl Second {
     /// Opens or makes what is kept in a folder; `owner`: whose it is.
-    fn open(folder: &Path, owner: u32, quota: &Arc<Quota>) -> io::Result<Second> {
+    pub(super) fn open(folder: &Path, owner: u32, quota: &Arc<Quota>) -> io::Result<Second> {
         DirBuilder::new().recursive(true).mode(0o700).create(folder)?;
         remove(&folder.join(TAIL_FOLDER))?;
         let (epoch, from, exit, refused) = (0, [0; 2], None, [false; 2]);
@@ -103,7 +99,7 @@ impl Second {
         [out.end(), err.end()].into()
     }
 
-    /// Up to where it is good for who asks for this line; what a copy here added is when it follows.
+    /// Up to where it is good for who asks for this line, with what a copy here adds.
     pub(super) fn good(&self, line: Line) -> Offsets {
         match self.followed && self.sure.line == line.number && self.tails.is_none() {
             true => self.ends(),
@@ -169,8 +165,7 @@ impl Second {
             file.sync()?;
         }
         keep(&self.folder, &self.kept, true)?;
-        let (ends, upto, before) =
-            (self.ends().both(), upto.both(), self.sure.ends.both());
+        let (ends, upto, before) = (self.ends().both(), upto.both(), self.sure.ends.both());
         self.sure.ends = [0, 1].map(|i| ends[i].min(upto[i]).max(before[i])).into();
         self.write_sure()
     }
@@ -272,10 +267,36 @@ impl Second {
         }
     }
 
-    fn remove(&mut self) -> io::Result<()> {
+    pub(super) fn remove(&mut self) -> io::Result<()> {
         self.over = true;
         self.quota_sub(self.files.iter().map(Bytes::count).sum());
         remove(&self.folder)
+    }
+
+    /// Becomes the spool of a copy in another folder, unless bytes would be missing before those
+    /// that the copy has: then nothing of it is left. Whether it did.
+    pub(super) fn become_spool(
+        &mut self,
+        epoch: u64,
+        from: [u64; 2],
+        folder: &Path,
+    ) -> io::Result<bool> {
+        let ends = self.ends().both();
+        let fits = (0..2).all(|i| self.kept.refused[i] || ends[i] >= from[i]);
+        if !fits || self.tails.is_some() {
+            self.remove()?;
+            return Ok(false);
+        }
+        self.kept.epoch = epoch;
+        for file in &self.files {
+            file.sync()?;
+        }
+        keep(&self.folder, &self.kept, true)?;
+        self.over = true;
+        // Nobody needs it in a spool.
+        let _none = std::fs::remove_file(self.folder.join(SURE_FILE));
+        std::fs::rename(&self.folder, folder)?;
+        Ok(true)
     }
 
     /// A copy here adds what it writes from these offsets on.
@@ -340,106 +361,6 @@ impl Second {
             }
         }
         Ok(())
-    }
-}
-
-impl Spools {
-    pub(super) fn second_folder(&self, tree: u64) -> PathBuf {
-        self.folder.join(SECONDS_FOLDER).join(tree.to_string())
-    }
-
-    /// What is kept of a tree of user `owner`, whose spool is elsewhere; it is made if there is none.
-    ///
-    /// # Errors
-    /// Those of the files.
-    pub fn second(&self, tree: u64, owner: u32) -> io::Result<Arc<Mutex<Second>>> {
-        let mut all = locked(&self.seconds);
-        if let Some(second) = all.get(&tree) {
-            return Ok(second.clone());
-        }
-        let second = Second::open(&self.second_folder(tree), owner, &self.quota)?;
-        let second = Arc::new(Mutex::new(second));
-        all.insert(tree, second.clone());
-        Ok(second)
-    }
-
-    /// What is kept of a tree, if that is anything.
-    pub(super) fn known_second(&self, tree: u64) -> io::Result<Option<Arc<Mutex<Second>>>> {
-        match read::<Kept>(&self.second_folder(tree).join(KEPT_FILE))? {
-            Some(kept) => self.second(tree, kept.owner).map(Some),
-            None => Ok(None),
-        }
-    }
-
-    /// Nothing of a tree is to be kept any more.
-    ///
-    /// # Errors
-    /// Those of the files.
-    pub fn forget_second(&self, tree: u64) -> io::Result<()> {
-        let mut all = locked(&self.seconds);
-        let Some(second) = all.remove(&tree) else {
-            return remove(&self.second_folder(tree));
-        };
-        locked(&second).remove()
-    }
-
-    /// Removes what is kept of other trees than these.
-    ///
-    /// # Errors
-    /// Those of the files.
-    pub fn sweep_seconds(&self, kept: impl Fn(u64) -> bool) -> io::Result<()> {
-        for tree in self.seconds()? {
-            if !kept(tree) {
-                self.forget_second(tree)?;
-            }
-        }
-        Ok(())
-    }
-
-    /// The trees of which something is kept.
-    pub(super) fn seconds(&self) -> io::Result<Vec<u64>> {
-        let entries = match std::fs::read_dir(self.folder.join(SECONDS_FOLDER)) {
-            Err(e) if e.kind() == ErrorKind::NotFound => return Ok(Vec::new()),
-            entries => entries?,
-        };
-        let mut trees = Vec::new();
-        for entry in entries {
-            trees.extend(entry?.file_name().to_str().and_then(|name| name.parse::<u64>().ok()));
-        }
-        Ok(trees)
-    }
-
-    /// What is kept of a tree becomes its spool, unless bytes would be missing before those from
-    /// which on its copy has them (`from`): then the spool is to begin there. A spool that is here
-    /// from before goes. Whether it became the spool.
-    ///
-    /// # Errors
-    /// Those of the files.
-    pub fn adopt(&self, tree: Tree, from: [u64; 2]) -> io::Result<bool> {
-        let second = self.known_second(tree.id)?;
-        let shared = self.state(tree.id);
-        let mut state = locked(&shared);
-        self.drop_spool(&mut state, tree.id)?;
-        let Some(second) = second else { return Ok(false) };
-        locked(&self.seconds).remove(&tree.id);
-        let mut second = locked(&second);
-        let ends = second.ends().both();
-        let fits = (0..2).all(|i| second.kept.refused[i] || ends[i] >= from[i]);
-        if !fits || second.tails.is_some() {
-            second.remove()?;
-            return Ok(false);
-        }
-        second.kept.epoch = tree.epoch;
-        for file in &second.files {
-            file.sync()?;
-        }
-        keep(&second.folder, &second.kept, true)?;
-        second.over = true;
-        // Nobody needs it in a spool.
-        let _none = std::fs::remove_file(second.folder.join(SURE_FILE));
-        std::fs::rename(&second.folder, self.folder(tree.id))?;
-        File::open(&self.folder)?.sync_all()?;
-        Ok(true)
     }
 }
 

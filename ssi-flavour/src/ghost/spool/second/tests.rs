@@ -1,4 +1,6 @@
+use super::super::spools::{Spools, locked};
 use super::*;
+use crate::cell::proto::Tree;
 use crate::cluster::messages::Stretch;
 use crate::ghost::spool::{Follow, Limits, Piece, receive};
 
@@ -32,7 +34,8 @@ fn node(from: u64, text: &str) -> (tempfile::TempDir, Spools) {
 fn fetch(to: &Spools, from: &Spools, line: Line, upto: u64) -> io::Result<()> {
     let second = to.second(TREE, UID)?;
     locked(&second).take_line(line)?;
-    if let Some((begin, upto)) = locked(&second).lacks(at(upto)) {
+    let lacks = locked(&second).lacks(at(upto));
+    if let Some((begin, upto)) = lacks {
         let mut sent = Vec::new();
         let ask = Stretch { from: begin, upto, line };
         from.send(TREE, &ask, &mut sent)?;
@@ -68,8 +71,8 @@ fn what_is_kept_becomes_the_spool_also_after_a_new_start() {
 
 #[test]
 fn only_what_lacks_is_fetched_and_from_who_keeps_it_too() {
-    // wrong: with each checkpoint all output would go over the network; or with its spool's node all
-    // copies would be of no use
+    // wrong: with each checkpoint all output would go over the network; or with its spool's node
+    // all copies would be of no use
     let (_birth, birth) = node(0, "abcdefgh");
     let (_two, two) = node(0, "");
     let (_three, three) = node(0, "");
@@ -122,13 +125,14 @@ fn a_copy_here_adds_what_it_writes_and_takes_it_along() {
     assert_eq!(lacks, Some((at(0), at(6))), "all that is before what it adds");
     fetch(&two, &birth, line(0, 0), 5).unwrap();
     follow.read(0, 8, b"ij", 0);
+    assert_eq!(locked(&second).ends(), at(10));
     // A spool that has more from an earlier life takes none of this.
     follow.read(0, 10, b"xxkl", 12);
     assert_eq!(follow.stop(), [4, 0]);
-    assert_eq!(locked(&second).ends(), at(10), "a gap is none that is filled with what follows");
-    let follow = Follow::new([10, 0]);
+    assert_eq!(locked(&second).ends(), at(5), "a gap is not filled with what follows");
+    let follow = Follow::new([5, 0]);
     follow.begin(&second).unwrap();
-    follow.read(0, 10, b"kl", 0);
+    follow.read(0, 5, b"fghijkl", 0);
     follow.stop();
     assert!(adopt(&two, 10));
     assert_eq!(text(&two, 0), "abcdefghijkl");
