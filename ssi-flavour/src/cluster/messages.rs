@@ -210,8 +210,8 @@ pub enum Order {
         /// What became of it.
         outcome: Outcome,
     },
-    /// The tree's output is collected elsewhere: the node's spool of it, which no copy after this one
-    /// wrote to, is removed.
+    /// The tree's output is collected elsewhere: the node's spool of it, which no copy after this
+    /// one wrote to, is removed.
     Unspool {
         /// The tree.
         tree: TreeId,

@@ -81,8 +81,8 @@ impl Read for Limited {
 }
 
 impl Host {
-    /// Begins to fetch an image that is to be kept, and the output until then. One that nobody could
-    /// restart is no copy.
+    /// Begins to fetch an image that is to be kept, and the output until then. One that nobody
+    /// could restart is no copy.
     pub(super) fn hold(
         &self,
         (tree, attempt): (TreeId, u64),

@@ -1,4 +1,5 @@
-//! Streams between the nodes of a cluster: images, what programs wrote, and packets. Of output see [`super::relays`].
+//! Streams between the nodes of a cluster: images, what programs wrote, and packets. Of output on
+//! its way to a spool see [`super::relays`].
 
 use super::Seated;
 use crate::agent::Agent;
@@ -206,8 +207,8 @@ impl Agent {
         }
     }
 
-    /// Fills a socket with a part of a tree's output that another node has. When it is closed early,
-    /// the agent sees that some is missing.
+    /// Fills a socket with a part of a tree's output that another node has. When it is closed
+    /// early, the agent sees that some is missing.
     pub(super) async fn fetch_written(
         &self,
         from: NodeNumber,

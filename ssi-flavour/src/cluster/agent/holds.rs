@@ -46,8 +46,8 @@ impl Agent {
     }
 
     /// An image that was to be kept is here as a whole, and the output until then if that was to
-    /// be kept (`Ok(true)`); or is not, and why. Whether it is still wanted the controller says when
-    /// it hears of it.
+    /// be kept (`Ok(true)`); or is not, and why. Whether it is still wanted the controller says
+    /// when it hears of it.
     pub fn held(
         &mut self,
         tree: TreeId,

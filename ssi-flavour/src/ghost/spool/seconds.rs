@@ -17,7 +17,7 @@ impl Spools {
         self.folder.join(SECONDS_FOLDER).join(tree.to_string())
     }
 
-    /// What is kept of a tree of user `owner`, whose spool is elsewhere; it is made if there is none.
+    /// What is kept of a tree of user `owner`, whose spool is elsewhere; made if there is none.
     ///
     /// # Errors
     /// Those of the files.
