@@ -79,6 +79,10 @@ pub struct Kept {
     /// The uid of whose tree it is; 0: that was not said yet.
     #[serde(default)]
     pub owner: u32,
+    /// Which of the spools that the tree had one after the other it is, from 0
+    /// ([`Line`](crate::cluster::messages::Line)).
+    #[serde(default)]
+    pub line: u64,
 }
 
 /// The spool of one tree.
@@ -135,7 +139,7 @@ impl Spool {
             Ok(bytes) => serde_json::from_slice(&bytes)?,
             Err(e) if e.kind() == ErrorKind::NotFound => {
                 let (exit, refused) = (None, [false; 2]);
-                let kept = Kept { epoch: tree.epoch, from, exit, refused, owner };
+                let kept = Kept { epoch: tree.epoch, from, exit, refused, owner, line: 0 };
                 keep(folder, &kept, lasts)?;
                 kept
             }

@@ -47,8 +47,7 @@ impl Outputs {
         follow: Option<&Follow>,
     ) -> Result<(), String> {
         let failed = |e: io::Error| format!("what it wrote cannot be kept: {e}");
-        // One from before is not its spool any more.
-        self.spools.unspool(Tree { id: tree.0, epoch: u64::MAX }).map_err(failed)?;
+        self.spools.leave(tree.0, output.line.number).map_err(failed)?;
         let second = self.spools.second(tree.0, owner).map_err(failed)?;
         lock(&second).take_line(output.line).map_err(failed)?;
         if let Some(follow) = follow {
@@ -106,8 +105,10 @@ impl Outputs {
         output: &Written,
         (follow, parked): (&Follow, &Parked),
     ) -> io::Result<bool> {
+        let line = output.line.number.saturating_add(1);
         if output.at.first() == Some(&self.here) && self.spools.reaches(tree.id, output.upto)? {
             // Nobody had it since this node did.
+            self.spools.renew(tree, line)?;
             return Ok(true);
         }
         let second = self.spools.second(tree.id, owner)?;
@@ -124,7 +125,7 @@ impl Outputs {
         parked.wait();
         let from = follow.stop();
         lock(&second).join()?;
-        self.spools.adopt(tree, from)
+        self.spools.adopt(tree, from, line)
     }
 }
 
@@ -157,7 +158,7 @@ impl Host {
         self.adopting.insert(tree);
         let events = self.events.clone();
         tokio::spawn(async move {
-            let adopting = move || outputs.adopt(tree, owner, &output, (&follow, &parked));
+            let adopting = move || outputs.adopt(tree, owner, &output, (&*follow, &parked));
             let adopted = wait(adopting).await.flatten();
             match adopted {
                 Ok(true) => {}

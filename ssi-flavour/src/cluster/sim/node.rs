@@ -44,7 +44,8 @@ enum Work {
 #[derive(Clone)]
 struct Kept {
     written: Written,
-    tail: Option<u64>,
+    /// Which copy, and where it was.
+    tail: Option<(u64, u64)>,
 }
 
 /// Whom a node reaches.
@@ -221,7 +222,7 @@ impl Node {
                 }
             }
             Act::Hold { tree, attempt, version, from, output, .. } => {
-                let tail = self.procs.get(&tree).map(|p| p.written);
+                let tail = self.procs.get(&tree).map(|p| (p.epoch, p.written));
                 let output = output.map(|written| Kept { written, tail });
                 let work = Work::Hold { attempt, version, from, output };
                 self.job(t, 50 + dice.below(1500), tree, 0, work);
@@ -446,6 +447,9 @@ impl Node {
                     self.spools.unspool(tree);
                     self.spools.let_go(tree);
                     self.spools.open(tree, acked);
+                    if let Some(output) = output {
+                        self.spools.renew(tree, output.line.number + 1);
+                    }
                     self.adopted.insert(tree, false);
                 }
                 if let Some(p) = self.proc(tree, epoch) {

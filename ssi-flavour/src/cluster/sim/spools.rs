@@ -21,22 +21,30 @@ struct Kept {
 /// A node's, on its disk.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Spools {
-    spools: BTreeMap<TreeId, Part>,
+    /// Each of a line.
+    spools: BTreeMap<TreeId, (Part, u64)>,
     kept: BTreeMap<TreeId, Kept>,
 }
 
 impl Spools {
     pub(super) fn spool(&self, tree: TreeId) -> Option<Part> {
-        self.spools.get(&tree).copied()
+        self.spools.get(&tree).map(|(part, _)| *part)
     }
 
     pub(super) fn trees(&self) -> Vec<TreeId> {
         self.spools.keys().copied().collect()
     }
 
+    /// It is one of a line now.
+    pub(super) fn renew(&mut self, tree: TreeId, line: u64) {
+        if let Some((_, of)) = self.spools.get_mut(&tree) {
+            *of = line;
+        }
+    }
+
     /// The spool of a tree; a new one begins at an offset.
     pub(super) fn open(&mut self, tree: TreeId, begins: u64) -> &mut Part {
-        self.spools.entry(tree).or_insert(Part { begins, ends: begins })
+        &mut self.spools.entry(tree).or_insert((Part { begins, ends: begins }, 0)).0
     }
 
     pub(super) fn unspool(&mut self, tree: TreeId) {
@@ -67,6 +75,10 @@ impl Spools {
         (line, upto): (Line, u64),
         fetched: Option<Part>,
     ) -> bool {
+        // That it is elsewhere was said before it came here.
+        if self.spools.get(&tree).is_some_and(|(_, of)| *of >= line.number) {
+            return false;
+        }
         let own = self.good(tree, line);
         let part = match fetched {
             _ if own.ends >= upto && own.ends > 0 => own,
@@ -97,7 +109,8 @@ impl Spools {
         part.ends = added.unwrap_or(part.ends);
         let fits = part.ends >= has;
         self.kept.remove(&tree);
-        self.spools.insert(tree, if fits { part } else { Part { begins: has, ends: has } });
+        let part = if fits { part } else { Part { begins: has, ends: has } };
+        self.spools.insert(tree, (part, written.line.number + 1));
         fits && part.begins == 0
     }
 

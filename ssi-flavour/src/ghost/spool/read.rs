@@ -91,7 +91,7 @@ mod tests {
         assert_eq!(spools.read(7, false, 0, 9).unwrap(), none);
         std::fs::create_dir(spools.folder(7)).unwrap();
         let (exit, refused, owner) = (None, [false; 2], 0);
-        let kept = Kept { epoch: 1, from: [10, 0], exit, refused, owner };
+        let kept = Kept { epoch: 1, from: [10, 0], exit, refused, owner, line: 0 };
         let kept = serde_json::to_vec(&kept).unwrap();
         std::fs::write(spools.folder(7).join(KEPT_FILE), kept).unwrap();
         std::fs::write(spools.folder(7).join(OUTPUT_FILE), "abcdef").unwrap();

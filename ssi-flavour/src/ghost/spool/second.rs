@@ -73,8 +73,8 @@ impl Second {
     pub(super) fn open(folder: &Path, owner: u32, quota: &Arc<Quota>) -> io::Result<Second> {
         DirBuilder::new().recursive(true).mode(0o700).create(folder)?;
         remove(&folder.join(TAIL_FOLDER))?;
-        let (epoch, from, exit, refused) = (0, [0; 2], None, [false; 2]);
-        let new = Kept { epoch, from, exit, refused, owner };
+        let (epoch, line, from, exit, refused) = (0, 0, [0; 2], None, [false; 2]);
+        let new = Kept { epoch, from, exit, refused, owner, line };
         let kept = Kept { owner, ..read(&folder.join(KEPT_FILE))?.unwrap_or(new) };
         keep(folder, &kept, false)?;
         let [out, err] = kept.from;

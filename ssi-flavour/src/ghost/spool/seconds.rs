@@ -78,23 +78,26 @@ impl Spools {
         Ok(trees)
     }
 
-    /// What is kept of a tree becomes its spool, unless bytes would be missing before those from
-    /// which on its copy has them (`from`): then the spool is to begin there. A spool that is here
-    /// from before goes. Whether it became the spool.
+    /// What is kept of a tree becomes its spool, of the line with a number, unless bytes would be
+    /// missing before those from which on its copy has them (`from`): then the spool begins there. A
+    /// spool that is here from before goes. Whether nothing is missing.
     ///
     /// # Errors
     /// Those of the files.
-    pub fn adopt(&self, tree: Tree, from: [u64; 2]) -> io::Result<bool> {
+    pub fn adopt(&self, tree: Tree, from: [u64; 2], line: u64) -> io::Result<bool> {
         let second = self.known_second(tree.id)?;
         let shared = self.state(tree.id);
         let mut state = locked(&shared);
         self.drop_spool(&mut state, tree.id)?;
-        let Some(second) = second else { return Ok(false) };
-        locked(&self.seconds).remove(&tree.id);
-        if !locked(&second).become_spool(tree.epoch, from, &self.folder(tree.id))? {
-            return Ok(false);
+        let mut adopted = false;
+        if let Some(second) = second {
+            locked(&self.seconds).remove(&tree.id);
+            let folder = self.folder(tree.id);
+            adopted = locked(&second).become_spool(tree.epoch, from, &folder)?;
+            File::open(&self.folder)?.sync_all()?;
         }
-        File::open(&self.folder)?.sync_all()?;
-        Ok(true)
+        self.open_spool(&mut state, tree, from)?;
+        state.renew(tree.epoch, line)?;
+        Ok(adopted)
     }
 }

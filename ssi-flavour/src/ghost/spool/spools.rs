@@ -4,7 +4,7 @@ use super::places::Places;
 use super::quota::{Limits, Quota};
 use super::second::Second;
 use super::stood::Stood;
-use super::{OUTCOME_FILE, Spool, WANTED_FILE, guest};
+use super::{Kept, OUTCOME_FILE, Spool, WANTED_FILE, guest};
 use crate::cell::proto::{Exit, Tree};
 use crate::cluster::messages::{End, Outcome};
 use crate::ghost::link::Link;
@@ -175,6 +175,14 @@ impl State {
         Ok(())
     }
 
+    /// The spool is one of a line, with this copy or a newer one.
+    pub(super) fn renew(&mut self, epoch: u64, line: u64) -> io::Result<()> {
+        self.epoch = self.epoch.max(epoch);
+        let Some(spool) = &mut self.spool else { return Ok(()) };
+        let epoch = spool.kept.epoch.max(epoch);
+        spool.keep(Kept { epoch, line, ..spool.kept })
+    }
+
     /// Whether it is known that the tree is over.
     pub(super) fn is_over(&self) -> bool {
         self.outcome.is_some() || self.exit().is_some()
@@ -252,7 +260,7 @@ impl Spools {
         Ok(())
     }
 
-    fn open_spool(&self, state: &mut State, tree: Tree, from: [u64; 2]) -> io::Result<()> {
+    pub(super) fn open_spool(&self, state: &mut State, tree: Tree, from: [u64; 2]) -> io::Result<()> {
         let folder = self.folder(tree.id);
         let whose = (state.owner, !self.stands(tree.id));
         let spool = Spool::open(&folder, tree, from, &self.quota, whose)?;

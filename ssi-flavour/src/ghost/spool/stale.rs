@@ -1,6 +1,7 @@
 //! Spools that are not those of their trees any more.
 
 use super::spools::{Spools, State, forget, locked};
+use super::{KEPT_FILE, OUTCOME_FILE};
 use crate::cell::proto::Tree;
 use std::io;
 use std::net::Shutdown;
@@ -32,6 +33,44 @@ impl Spools {
         drop(state);
         forget(&self.open, tree.id, &shared);
         Ok(())
+    }
+
+    /// The spool that is here goes on as one of a line, with a newer copy.
+    ///
+    /// # Errors
+    /// Those of the files.
+    pub fn renew(&self, tree: Tree, line: u64) -> io::Result<()> {
+        let shared = self.state(tree.id);
+        let mut state = locked(&shared);
+        self.recall(&mut state, tree.id)?;
+        state.renew(tree.epoch, line)
+    }
+
+    /// The spool of a line is elsewhere: one that is here from before goes.
+    ///
+    /// # Errors
+    /// That it is of this line or a later one: that it is elsewhere was said before. Those of the
+    /// files.
+    pub fn leave(&self, tree: u64, line: u64) -> io::Result<()> {
+        let shared = self.state(tree);
+        let mut state = locked(&shared);
+        self.recall(&mut state, tree)?;
+        if let Some(spool) = &state.spool {
+            if spool.kept.line >= line || self.stands(tree) {
+                return Err(io::Error::other("the tree's spool is here"));
+            }
+            self.drop_spool(&mut state, tree)?;
+        }
+        drop(state);
+        forget(&self.open, tree, &shared);
+        Ok(())
+    }
+
+    /// Whether the spool of a tree is here of which it is not known that it is over.
+    pub fn is_unfinished(&self, tree: u64) -> bool {
+        let folder = self.folder(tree);
+        let over = folder.join(OUTCOME_FILE).exists() || self.stands(tree);
+        folder.join(KEPT_FILE).exists() && !over
     }
 
     /// Whether a copy's relay is connected to a tree's spool.

@@ -8,13 +8,15 @@ impl Node {
     pub(super) fn keep(&mut self, tree: TreeId, kept: &Kept, near: &Near<'_>) -> bool {
         let Written { line, upto, at } = &kept.written;
         // What a copy here writes meanwhile is added when what is before it is here.
-        let fetched = upto.out.max(kept.tail.unwrap_or(0));
+        let epoch = self.procs.get(&tree).map(|p| p.epoch);
+        let tail = kept.tail.filter(|(of, _)| epoch == Some(*of));
+        let fetched = tail.map_or(upto.out, |(_, written)| upto.out.max(written));
         let follows = self.procs.get(&tree).is_some_and(|p| p.follow);
         let part = (near.output)(tree, at, *line, if follows { upto.out } else { fetched });
         if !self.spools.keep(tree, (*line, upto.out), part) {
             return false;
         }
-        if kept.tail.is_some()
+        if tail.is_some()
             && part.is_some()
             && let Some(p) = self.procs.get_mut(&tree)
         {
@@ -39,8 +41,11 @@ impl Node {
             return true;
         };
         if self.spools.goes_on(tree, self.number, output) {
+            self.spools.renew(tree, output.line.number + 1);
             return true;
         }
+        // What is here from before does not count.
+        self.spools.unspool(tree);
         let added = self.procs.get(&tree).filter(|p| p.follow).map(|_| written);
         let line = (output.line, output.upto.out);
         if added.is_none() {

@@ -23,7 +23,7 @@ fn node(from: u64, text: &str) -> (tempfile::TempDir, Spools) {
         let folder = spools.folder(TREE);
         std::fs::create_dir(&folder).unwrap();
         let (epoch, exit, refused, owner) = (1, None, [false; 2], UID);
-        let kept = Kept { epoch, from: [from, 0], exit, refused, owner };
+        let kept = Kept { epoch, from: [from, 0], exit, refused, owner, line: 0 };
         keep(&folder, &kept, false).unwrap();
         std::fs::write(folder.join(OUTPUT_FILE), text).unwrap();
     }
@@ -52,7 +52,7 @@ fn text(spools: &Spools, from: u64) -> String {
 }
 
 fn adopt(spools: &Spools, from: u64) -> bool {
-    spools.adopt(Tree { id: TREE, epoch: 2 }, [from, 0]).unwrap()
+    spools.adopt(Tree { id: TREE, epoch: 2 }, [from, 0], 1).unwrap()
 }
 
 #[test]
@@ -154,7 +154,9 @@ fn a_gap_begins_a_spool_anew() {
     let (_two, two) = node(0, "");
     fetch(&two, &birth, line(0, 0), 4).unwrap();
     assert!(!adopt(&two, 6));
-    assert!(!two.folder(TREE).exists() && two.seconds().unwrap().is_empty());
+    assert!(two.seconds().unwrap().is_empty());
+    assert_eq!(text(&two, 6), "");
+    two.read(TREE, false, 5, 9).unwrap_err();
     // What the spool itself dropped is not asked for again and again.
     let (_late, late) = node(5, "fgh");
     fetch(&two, &late, line(0, 0), 7).unwrap();
@@ -220,6 +222,26 @@ fn what_a_person_keeps_counts_and_goes() {
     two.sweep_seconds(|_| false).unwrap();
     two.forget_second(TREE).unwrap();
     assert!(two.seconds().unwrap().is_empty());
+}
+
+#[test]
+fn a_late_order_takes_no_spool_away() {
+    // wrong: a word that was long on its way would remove the only output that there is
+    let (_birth, birth) = node(0, "abcdefgh");
+    let (_two, two) = node(0, "");
+    fetch(&two, &birth, line(0, 0), 5).unwrap();
+    assert!(adopt(&two, 5));
+    // What it kept for the line before, and that it is to keep something for its own.
+    two.leave(TREE, 0).unwrap_err();
+    two.leave(TREE, 1).unwrap_err();
+    assert_eq!(text(&two, 0), "abcde");
+    two.renew(Tree { id: TREE, epoch: 3 }, 4).unwrap();
+    two.leave(TREE, 4).unwrap_err();
+    two.unspool(Tree { id: TREE, epoch: 2 }).unwrap();
+    assert_eq!(text(&two, 0), "abcde");
+    two.leave(TREE, 5).unwrap();
+    assert!(!two.folder(TREE).exists());
+    two.leave(TREE, 5).unwrap();
 }
 
 #[test]
