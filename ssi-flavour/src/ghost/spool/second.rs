@@ -116,6 +116,9 @@ impl Second {
             let ends = line.good(self.sure.line, self.sure.ends);
             self.sure = Sure { line: line.number, ends };
             self.write_sure()?;
+            // That of the line says anew what nobody takes more of.
+            self.kept.refused = [false; 2];
+            keep(&self.folder, &self.kept, false)?;
             self.followed = false;
         }
         if self.followed { Ok(()) } else { self.unfollow() }
