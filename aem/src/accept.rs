@@ -11,10 +11,11 @@ use crate::state::load::Load;
 use crate::state::record::Who;
 use crate::state::{HostRecord, HostTable, runs};
 use std::sync::Arc;
-use xos_api::aem::{HOST_BATCH_MAX, HostUnits, Refusal, UnitRun};
+use xos_api::aem::{Carried, HOST_BATCH_MAX, HostUnits, MOVES_MAX, Refusal, UnitRun};
 use xos_api::cda;
 use xos_api::policy::Action;
-use xos_base::{Error, Membership, Millis};
+use xos_base::{Error, Membership, Millis, NodeId};
+use xos_net::Clusters;
 
 fn never(rule: &str, text: String) -> Refusal {
     Refusal { rule: rule.to_owned(), text, later: false }
@@ -66,6 +67,12 @@ impl Core {
             return Err(never("no-share", format!("this site does not serve {}: {why}", offer.vo)));
         };
         self.judge(&member, Action::Run)?;
+        if let Some(carried) = &offer.carried {
+            if count != 1 || !offer.spec.checkpointable {
+                return Err(wrong("one unit goes on from an image, and is checkpointed".into()));
+            }
+            self.judge_carried(carried)?;
+        }
         let r = &offer.spec.resources;
         if u64::from(r.cpu_milli) > share.cpu_milli || r.memory_bytes > share.memory_bytes {
             let cpus = room::cpus(u32::try_from(share.cpu_milli).unwrap_or(u32::MAX));
@@ -101,6 +108,28 @@ impl Core {
         Ok(member)
     }
 
+    /// Whether this site has a unit go on that left a cluster: what runs there is another site's
+    /// program with all that is in its memory.
+    fn judge_carried(&self, carried: &Carried) -> Result<(), Refusal> {
+        let from = carried.cluster.site();
+        if !carried.is_of(&from) {
+            return Err(never("malformed", "what the unit is to go on from is malformed".into()));
+        }
+        let takes = |clusters: &Arc<dyn Clusters>| clusters.takes_from().contains(&from);
+        if from != self.site && !self.world.clusters().is_some_and(takes) {
+            return Err(never(
+                "foreign-program",
+                format!("{} takes no running programs of {from}", self.site),
+            ));
+        }
+        let Some(to) = &carried.to else { return Ok(()) };
+        let known = to.as_str().parse::<NodeId>().is_ok_and(|node| self.cluster(&node).is_some());
+        match known {
+            true => Ok(()),
+            false => Err(never("cluster", format!("{} has no cluster {to}", self.site))),
+        }
+    }
+
     /// The mandate's person, with the right that is left of it here and now.
     fn person_of(
         &self,
@@ -115,7 +144,7 @@ impl Core {
         };
         // What its own core offers was checked when it was submitted.
         let own = offer.job.site == self.site;
-        if offer.attempt > offer.spec.retry {
+        if offer.moves > MOVES_MAX || offer.attempt.saturating_sub(offer.moves) > offer.spec.retry {
             let most = offer.spec.retry;
             let text = format!("the person lets a unit run again {most} times at most");
             return Err(never("mandate", text));
@@ -208,6 +237,7 @@ pub(crate) fn took(
         what,
         units: offer.units.clone(),
         attempt: offer.attempt,
+        carried: offer.carried.clone(),
     }
 }
 

@@ -43,6 +43,7 @@ impl Core {
         let mut new = Vec::new();
         {
             let mut facts = lock(&self.host);
+            facts.takes_from = clusters.takes_from();
             facts.seated = offers.values().flat_map(|o| o.nodes.iter().cloned()).collect();
             for (id, offer) in offers {
                 let boot = facts.nodes.get(&id).and_then(|n| n.boot.clone());

@@ -165,6 +165,9 @@ impl Core {
         for job in due.cancels {
             self.cancel_elsewhere(job);
         }
+        for job in due.moves {
+            self.start_work(Work::Moves(job));
+        }
         for job in due.hosted {
             self.start_work(Work::Tend(job));
         }

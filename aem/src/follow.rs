@@ -1,8 +1,10 @@
 //! Listening to the sites that may host units of this core's jobs.
 
 use crate::core::{Core, lock};
+use crate::host::REASON_MAX;
 use crate::nodes::trim;
 use crate::outputs::Run;
+use crate::owner::cut;
 use crate::plan::owner::Reach;
 use crate::state::record::{self, EVENTS_MAX};
 use crate::state::unit::{Phase, Unit};
@@ -121,6 +123,7 @@ impl Core {
     fn heard(&self, site: &SiteId, mut capacity: SiteCapacity) {
         capacity.pools.truncate(POOLS_MAX);
         capacity.shares.truncate(POOLS_MAX);
+        capacity.takes_from.truncate(SITES_MAX);
         capacity.pools.retain(|p: &Pool| p.arch.len() <= 64);
         {
             let mut facts = lock(&self.owner);
@@ -266,6 +269,12 @@ fn matched(
             && match &mut e.what {
                 HostedRun::Started { .. } => {
                     !matches!(unit.phase, Phase::Running { .. }) && started.insert(e.unit)
+                }
+                HostedRun::Left { carried, why, .. } => {
+                    *why = cut(why, REASON_MAX);
+                    // Of what has another form nobody could go on.
+                    carried.to = None;
+                    carried.is_of(site) && ended.insert(e.unit)
                 }
                 HostedRun::Ended { how, output, .. } => {
                     trim(how);

@@ -5,12 +5,12 @@ mod tickets;
 use crate::core::{Core, lock};
 use crate::owner::{cut, may_pass};
 use crate::plan::owner::Reach;
-use crate::state::host::{HostedTask, Stage};
+use crate::state::host::{Hosted, HostedTask, Stage};
 use crate::state::record::Decision;
 use crate::state::{HostRecord, State, runs};
 use crate::work::Next;
 use std::sync::Arc;
-use xos_api::aem::UnitRun;
+use xos_api::aem::{Carried, UnitRun};
 use xos_api::node::units::{
     BATCH_MAX, EndEnvelope, EnvelopeId, KillUnits, Room, StartUnits, UnitOrder,
 };
@@ -28,6 +28,7 @@ pub(crate) struct Batch {
     task: HostedTask,
     units: Vec<UnitOrder>,
     attempt: u16,
+    carried: Option<Box<Carried>>,
 }
 
 impl Batch {
@@ -47,6 +48,7 @@ impl Batch {
             task: (*self.task.spec).clone(),
             units: self.units,
             want_output: self.task.want_output,
+            carried: self.carried,
         }
     }
 }
@@ -58,22 +60,28 @@ pub(crate) fn next_batch(s: &State, job: &JobId, serial: u32) -> Option<Batch> {
     let first = e.unconfirmed.first()?;
     let h = p.units.get(first)?;
     let task = p.tasks.get(&h.task)?.clone();
-    let like =
-        |u: &&u32| p.units.get(u).is_some_and(|x| x.task == h.task && x.attempt == h.attempt);
+    let carried = p.carried.get(first).cloned();
+    let alone = |u: &u32| u == first || (carried.is_none() && !p.carried.contains_key(u));
+    let like = |u: &&u32| {
+        let same = |x: &Hosted| x.task == h.task && x.attempt == h.attempt;
+        p.units.get(*u).is_some_and(same) && alone(u)
+    };
     let order = |u: &u32| {
         let index = task.spec.array.index(u.checked_sub(task.first)?)?;
         Some(UnitOrder { unit: *u, index, attempt: h.attempt })
     };
     let units = e.unconfirmed.iter().filter(like).filter_map(order);
+    let units: Vec<UnitOrder> = units.take(BATCH_MAX).collect();
     Some(Batch {
         room: Room {
             slots: e.slots,
             cpu_milli: e.cpu_milli.saturating_mul(e.slots),
             memory_bytes: e.memory_bytes.saturating_mul(e.slots.into()),
         },
-        units: units.take(BATCH_MAX).collect(),
+        units,
         attempt: h.attempt,
         task,
+        carried,
     })
 }
 

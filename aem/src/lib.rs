@@ -21,6 +21,7 @@ mod keep;
 pub mod ledger;
 mod limits;
 mod lost;
+mod moves;
 mod nodes;
 mod ops;
 pub mod order;

@@ -13,7 +13,7 @@ use crate::work::{Next, Work};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
-use xos_api::aem::{InlineOutput, UnitEnd, UnitRun};
+use xos_api::aem::{Carried, InlineOutput, UnitEnd, UnitRun};
 use xos_api::node::Hello;
 use xos_api::node::units::{
     EndEnvelope, EnvelopeId, Envelopes, EventsAck, KillUnits, UnitChange, UnitEvents,
@@ -360,6 +360,10 @@ pub(crate) fn news(table: &HostTable, node: &NodeId, report: UnitEvents, now: Mi
         let Some(h) = p.units.get(&event.unit).filter(|h| h.attempt == event.attempt) else {
             continue;
         };
+        // Of what is another cluster's nothing here could go on.
+        if matches!(&event.what, UnitChange::Left { carried, .. } if !is_of(carried, node)) {
+            continue;
+        }
         let stage = stages.get(&event.unit).copied().unwrap_or(h.stage);
         if event.at > now.plus(SKEW) {
             event.at = now;
@@ -379,6 +383,13 @@ pub(crate) fn news(table: &HostTable, node: &NodeId, report: UnitEvents, now: Mi
                 news.ended.push(event.unit);
                 Stage::Ended { serial }
             }
+            (
+                Stage::Sent { serial: s } | Stage::Running { serial: s, .. },
+                UnitChange::Left { why, .. },
+            ) if s == serial => {
+                *why = cut(why, REASON_MAX);
+                Stage::Ended { serial }
+            }
             _ => continue,
         };
         stages.insert(event.unit, after);
@@ -389,6 +400,11 @@ pub(crate) fn news(table: &HostTable, node: &NodeId, report: UnitEvents, now: Mi
     let after = e.stored;
     news.record = Some(HostRecord::Happened { job, serial, after, at: now, events, skipped });
     news
+}
+
+/// Whether what a unit goes on from can be of the cluster that says so.
+fn is_of(carried: &Carried, node: &NodeId) -> bool {
+    carried.is_of(&node.site()) && carried.cluster.as_str() == node.as_str()
 }
 
 /// Bounds the texts in somebody else's word on how a unit ended.

@@ -3,6 +3,7 @@
 mod cancel;
 mod checkpoint;
 mod host;
+mod moves;
 mod output;
 mod running;
 mod show;
@@ -19,8 +20,8 @@ use std::sync::Arc;
 use xos_api::Done;
 use xos_api::aem::{
     AckHosted, CancelHosted, CancelJob, CancelUnits, CheckpointUnits, GetJob, HostCheckpoints,
-    HostEvents, HostOutput, HostUnits, ListCheckpoints, ListJobs, ListRunning, ListUnits,
-    ReadOutput, Refusal, SubmitAndWatch, SubmitJob, WatchJob, WhyJob,
+    HostEvents, HostLeave, HostOutput, HostUnits, ListCheckpoints, ListJobs, ListRunning,
+    ListUnits, MoveUnit, ReadOutput, Refusal, SubmitAndWatch, SubmitJob, WatchJob, WhyJob,
 };
 use xos_api::node::Hello;
 use xos_api::node::units::{RenewTicket, UnitEvents};
@@ -140,12 +141,14 @@ pub(crate) fn register(core: &Arc<Core>, router: &mut Router) {
         CancelUnits => cancel_units,
         CheckpointUnits => checkpoint_units,
         ListCheckpoints => list_checkpoints,
+        MoveUnit => move_unit,
         ReadOutput => read_output,
         HostUnits => host_units,
         CancelHosted => cancel_hosted,
         AckHosted => ack_hosted,
         HostOutput => host_output,
         HostCheckpoints => host_checkpoints,
+        HostLeave => host_leave,
         Hello => node_hello,
         UnitEvents => node_events,
         RenewTicket => renew_ticket,

@@ -6,14 +6,14 @@ use crate::ledger::Txn;
 use crate::plan;
 use crate::plan::owner::Reach;
 use crate::state::record::Proof;
-use crate::state::unit::Phase;
-use crate::state::{JobRecord, JobTable, State, runs};
+use crate::state::unit::{Phase, Unit};
+use crate::state::{Job, JobRecord, JobTable, State, runs};
 use crate::work::Next;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 use xos_api::aem::{
-    HOST_BATCH_MAX, HostReply, HostUnits, JobSpec, Outline, Reason, Refusal, UnitRun,
+    Carried, HOST_BATCH_MAX, HostReply, HostUnits, JobSpec, Outline, Reason, Refusal, UnitRun,
 };
 use xos_api::cda::{IssueMandate, MandateProof};
 use xos_base::{Error, Kind, Millis, SiteId};
@@ -120,6 +120,8 @@ impl Core {
                 attempt,
                 until: now.plus(OFFER_LIFE),
                 want_output: j.watched && j.units.len() == 1,
+                moves: units.first().and_then(|u| j.units.get(u.first as usize))?.moves.into(),
+                carried: units.first().and_then(|u| carried(j, u.first)),
             })
         });
         let Some(offer) = offer else { return };
@@ -279,8 +281,13 @@ pub(crate) fn next_offer(
     };
     let first = (0..j.units.len() as u32).find(|u| offered(u).is_some())?;
     let task = j.task_of(first);
-    let (attempt, cancel) = offered(&first).map(|u| (u.attempt, u.cancel))?;
-    let like = |u: &u32| offered(u).is_some_and(|u| (u.attempt, u.cancel) == (attempt, cancel));
+    let kind = |u: &Unit| (u.attempt, u.cancel, u.moves);
+    let (attempt, cancel, moves) = offered(&first).map(kind)?;
+    let carried = carried(j, first);
+    // What goes on from an image goes alone.
+    let alone = |n: u32, u: &Unit| n == first || (carried.is_none() && !u.carried);
+    let like =
+        |n: &u32| offered(n).is_some_and(|u| kind(u) == (attempt, cancel, moves) && alone(*n, u));
     let until = if cancel { OVER } else { until };
     let units = (first..j.units_of(task).end).filter(like).take(HOST_BATCH_MAX as usize);
     let mut units = runs::pack(units);
@@ -297,7 +304,17 @@ pub(crate) fn next_offer(
         attempt,
         until,
         want_output: j.watched && j.units.len() == 1,
+        moves: moves.into(),
+        carried,
     })
+}
+
+/// What a unit goes on from, and in which cluster.
+pub(crate) fn carried(job: &Job, unit: u32) -> Option<Box<Carried>> {
+    let carry = job.carried.get(&unit)?;
+    let mut carried = carry.carried.clone();
+    carried.to = carry.to.as_ref().and_then(|to| to.cluster.clone());
+    Some(carried)
 }
 
 /// An outline without its tasks, whose digests take a while.

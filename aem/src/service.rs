@@ -88,6 +88,8 @@ impl Core {
         let mut unanswered = Vec::new();
         let until = self.now().plus(DOUBT);
         self.ledger.read(|s| {
+            let moves = s.jobs.iter().filter(|j| !j.going.is_empty() || !j.spent.is_empty());
+            work.extend(moves.map(|j| Work::Moves(j.number)));
             for job in s.jobs.iter().filter(|j| !j.state.is_final()) {
                 if job.mandate.is_none() {
                     work.push(Work::Mandate(job.number));

@@ -1,8 +1,8 @@
 //! A seeded simulation of owners, hosts and nodes as pure machines, with lost, late and doubled
 //! messages, answers that come after what followed from them, kills of cores that lose what was
 //! queued and not yet on their disks, restarts of
-//! nodes: whatever happens, every acknowledged job comes to its end, and no attempt of a unit ever
-//! runs twice.
+//! nodes, units that leave a cluster for another: whatever happens, every acknowledged job comes to
+//! its end, no attempt of a unit ever runs twice, and from where one left only one copy goes on.
 //!
 //! `XOS_SIM_SEED=n` repeats one run, `XOS_SIM_RUNS=n` makes more than the default.
 

@@ -2,6 +2,7 @@
 //! same order give the same state.
 
 mod apply;
+pub mod carry;
 pub mod held;
 pub mod host;
 mod host_apply;

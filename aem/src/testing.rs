@@ -68,6 +68,7 @@ pub(crate) fn took(job: &JobId) -> HostRecord {
         what: Some(Box::new(task)),
         units: vec![UnitRun { first: 0, count: 4 }],
         attempt: 0,
+        carried: None,
     }
 }
 

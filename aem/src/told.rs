@@ -9,7 +9,7 @@
 use crate::state::record::Decision;
 use crate::state::{HostRecord, JobRecord, Record, State, runs};
 use std::collections::BTreeMap;
-use xos_api::aem::{HostedRun, UnitEnd, UnitRun};
+use xos_api::aem::{Carried, HostedRun, UnitEnd, UnitRun};
 use xos_api::audit::{Event, Outcome};
 use xos_api::node::units::UnitChange;
 use xos_base::{JobId, Millis, NodeId, PersonId, SiteId, VoId};
@@ -89,6 +89,9 @@ fn of_owned(record: &JobRecord, state: &State) -> Vec<Event> {
                 match &e.what {
                     HostedRun::Started { node } => all.started(e.unit, Some(node)),
                     HostedRun::Ended { node, how, .. } => all.ended(e.unit, node.as_ref(), how),
+                    HostedRun::Left { node, carried, why, .. } => {
+                        all.left(e.unit, Some(node), carried, why);
+                    }
                 }
             }
             all.events(of, *at, &core(site))
@@ -124,6 +127,7 @@ fn of_hosted(record: &HostRecord, state: &State) -> Vec<Event> {
                 match &e.what {
                     UnitChange::Started => all.started(e.unit, node),
                     UnitChange::Ended { how, .. } => all.ended(e.unit, node, how),
+                    UnitChange::Left { carried, why, .. } => all.left(e.unit, node, carried, why),
                 }
             }
             let who = node.map_or_else(String::new, |n| format!("node {n}"));
@@ -152,6 +156,8 @@ struct Changes<'a> {
     started: BTreeMap<Option<&'a NodeId>, Vec<u32>>,
     /// By node, exit status and how it is called.
     ended: BTreeMap<(Option<&'a NodeId>, u8, &'static str), (&'a str, Vec<u32>)>,
+    /// Each with what is said of it.
+    left: Vec<(Option<&'a NodeId>, u32, String)>,
 }
 
 /// How an end is called, and the reason that somebody gave for it.
@@ -181,6 +187,15 @@ impl<'a> Changes<'a> {
         like.or_insert_with(|| (reason, Vec::new())).1.push(unit);
     }
 
+    fn left(&mut self, unit: u32, node: Option<&'a NodeId>, carried: &Carried, why: &str) {
+        let (cluster, version) = (&carried.cluster, carried.version);
+        let mut text = format!("left {cluster} to go on elsewhere from image {version}");
+        if !why.is_empty() {
+            text += &format!(": {why}");
+        }
+        self.left.push((node, unit, text));
+    }
+
     fn events(self, of: Of<'_>, at: Millis, who: &str) -> Vec<Event> {
         let packed = |mut units: Vec<u32>| {
             units.sort_unstable();
@@ -203,6 +218,11 @@ impl<'a> Changes<'a> {
             if (status.as_str(), name) != ("exit status 0", "") {
                 event.outcome = Outcome::Failed;
             }
+            all.push(event);
+        }
+        for (node, unit, why) in self.left {
+            let mut event = of.event(at, "leave_cluster", who.to_owned(), &packed(vec![unit]));
+            (event.node, event.why) = (node.cloned(), why);
             all.push(event);
         }
         all

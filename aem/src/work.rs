@@ -23,6 +23,8 @@ pub(crate) enum Work {
     Offer(u64, SiteId),
     /// Ask a site to end what is cancelled of a job.
     Cancel(u64, SiteId),
+    /// Have sites let units of a job go that move, and drop what is not needed of those that did.
+    Moves(u64),
     /// Let a site forget a job that this core has forgotten.
     Forget(JobId, SiteId),
     /// Send an envelope its units.
@@ -101,6 +103,7 @@ impl Core {
             Work::Mandate(job) => self.do_mandate(*job).await,
             Work::Offer(job, site) => self.do_offer(*job, site).await,
             Work::Cancel(job, site) => self.do_cancel(*job, site).await,
+            Work::Moves(job) => self.do_moves(*job).await,
             Work::Forget(job, site) => self.do_forget(job, site).await,
             Work::Send(job, serial) => self.do_send(job, *serial).await,
             Work::Tend(job) => self.do_tend(job).await,

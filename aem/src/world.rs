@@ -7,8 +7,8 @@ use std::sync::Arc;
 use tokio::sync::broadcast;
 use xos_api::Done;
 use xos_api::aem::{
-    AckHosted, CancelHosted, Checkpoints, HostCheckpoints, HostEvents, HostItem, HostOutput,
-    HostReply, HostUnits, OutputPart,
+    AckHosted, CancelHosted, Checkpoints, HostCheckpoints, HostEvents, HostItem, HostLeave,
+    HostOutput, HostReply, HostUnits, OutputPart,
 };
 use xos_api::cda::{IssueMandate, IssueTicket, IssuedTicket, Mandate};
 use xos_api::node::SetTicket;
@@ -56,6 +56,8 @@ pub trait World: Send + Sync + 'static {
         site: &SiteId,
         request: HostCheckpoints,
     ) -> Result<Checkpoints, Error>;
+    /// Asks another core to let a unit there go.
+    async fn host_leave(&self, site: &SiteId, request: HostLeave) -> Result<Done, Error>;
     /// Listens to another core.
     async fn host_events(
         &self,
@@ -187,6 +189,10 @@ impl World for GridWorld {
         site: &SiteId,
         request: HostCheckpoints,
     ) -> Result<Checkpoints, Error> {
+        self.grid.call(site, request).await
+    }
+
+    async fn host_leave(&self, site: &SiteId, request: HostLeave) -> Result<Done, Error> {
         self.grid.call(site, request).await
     }
 

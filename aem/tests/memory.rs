@@ -89,6 +89,7 @@ fn life(number: u64, units: u32) -> Vec<Record> {
             what: Some(Box::new(task)),
             units: all.clone(),
             attempt,
+            carried: None,
         }
         .into(),
         JobRecord::Accepted { job: number, site, units: all.clone(), attempt }.into(),

@@ -8,6 +8,7 @@ mod checkpoint;
 mod host;
 mod job;
 mod look;
+mod moves;
 mod outline;
 mod running;
 mod spec;
@@ -26,8 +27,12 @@ pub use job::{
     OutputPart, OutputStream, ReadOutput, Reason, SubmitAndWatch, SubmitJob, Submitted, WatchJob,
 };
 pub use look::{
-    GetJob, JobFilter, JobPage, JobSummary, JobView, ListJobs, ListUnits, Reasons, TRIES_MAX,
-    TaskSummary, Try, UnitFilter, UnitPage, UnitView, WhyJob,
+    GetJob, JOB_NODES_MAX, JobFilter, JobPage, JobSummary, JobView, ListJobs, ListUnits, Reasons,
+    TRIES_MAX, TaskSummary, Try, UnitFilter, UnitPage, UnitView, WhyJob,
+};
+pub use moves::{
+    CARRIED_KEY_LEN, CARRIED_NODES_MAX, Carried, HostLeave, MOVES_KEPT, MOVES_MAX, MoveUnit,
+    UnitMove,
 };
 pub use outline::{Outline, TaskDigest};
 pub use running::{ListRunning, RUNNING_MAX, Running, RunningPage, RunningSession};
@@ -103,6 +108,26 @@ mod tests {
         };
         let e = HostedEvent { unit: 1, at: Millis(4), what };
         travels(&e);
+        let carried = Carried {
+            cluster: "c1.rennes".parse().unwrap(),
+            tree: 7,
+            version: 2,
+            nodes: vec!["n1.rennes".parse().unwrap()],
+            key: "0".repeat(CARRIED_KEY_LEN),
+            bytes: 1,
+            pid: 65_432,
+            cpu_group: 5,
+            base: 1_879_048_192,
+            stdout_bytes: 3,
+            stderr_bytes: 0,
+            to: None,
+        };
+        let rennes = "rennes".parse().unwrap();
+        assert!(carried.is_of(&rennes) && !carried.is_of(&"pisa".parse().unwrap()));
+        assert!(!Carried { nodes: Vec::new(), ..carried.clone() }.is_of(&rennes));
+        assert!(!Carried { key: "x".repeat(64), ..carried.clone() }.is_of(&rennes));
+        assert!(!format!("{carried:?}").contains("0000"), "a key in a log");
+        travels(&carried);
         travels(&HostItem::Units {
             seq: 1,
             job: "1.rennes".parse().unwrap(),

@@ -10,7 +10,7 @@ use xos_api::node::Capacity;
 use xos_api::node::units::{
     EndEnvelope, EnvelopeId, Envelopes, KillUnits, StartUnits, UnitEvents, UnitOutput, UnitsTaken,
 };
-use xos_base::{Error, Membership, NodeId};
+use xos_base::{Error, Membership, NodeId, SiteId};
 
 /// Most bytes of arguments, environment and names of staged files of a task that a cluster takes: as
 /// JSON, where a byte can take six, they fit into a value of the registry.
@@ -47,6 +47,11 @@ pub struct ClusterNews {
 pub trait ClusterNames: Send + Sync {
     /// Whether a cluster is called so.
     fn has(&self, name: &NodeId) -> bool;
+
+    /// Keeps everybody from making a cluster of this name until what is returned is dropped: by
+    /// then the node is in the registry, where it is seen. None: a cluster is called so, or one is
+    /// being made.
+    fn keep_for_node(&self, name: &NodeId) -> Option<Box<dyn Send>>;
 }
 
 /// The clusters of a core's site, as nodes. A cluster that there is not is
@@ -107,6 +112,24 @@ pub trait Clusters: Send + Sync + 'static {
         units: &BTreeSet<u32>,
         save: bool,
     ) -> Result<Vec<UnitCheckpoint>, Error>;
+
+    /// The sites whose running units the clusters take.
+    fn takes_from(&self) -> Vec<SiteId>;
+
+    /// Begins to have a unit of an envelope, by its number and attempt, leave: it stops for good, and
+    /// is reported as [`xos_api::node::units::UnitChange::Left`]. Asked again it says how that
+    /// stands. With `over`, the image of one that left is not needed any more.
+    ///
+    /// # Errors
+    /// [`xos_base::Kind::Conflict`]: it goes on as before, and why; `Unavailable`: it may leave
+    /// later; those of the records.
+    async fn leave(
+        &self,
+        cluster: &NodeId,
+        envelope: &EnvelopeId,
+        unit: (u32, u16),
+        over: bool,
+    ) -> Result<Done, Error>;
 
     /// What happened in envelopes and is not acknowledged, from each its next part.
     async fn reports(&self) -> Vec<(NodeId, UnitEvents)>;

@@ -25,6 +25,8 @@ const WAITING_MAX: usize = 1024;
 /// Of these, those that wait for one node, and those that one machine of this site, or all of
 /// another site, want.
 const WAITING_SHARE: usize = WAITING_MAX / 8;
+/// How much of a stream is read at once, each way, in bytes: two of the largest records of TLS.
+const SPLICE_BUFFER: usize = 32 * 1024;
 /// How many changes a slow listener may miss before it has to look at all nodes again.
 const CHANGES_MAX: usize = 1024;
 
@@ -164,7 +166,13 @@ impl Nodes {
             Opening::Dial { node } => match self.dial_back(&caller, &node).await {
                 Ok(mut back) => {
                     frames::write(&mut stream, &Opened::Ok {}).await?;
-                    if let Err(e) = tokio::io::copy_bidirectional(&mut stream, &mut back).await {
+                    let spliced = tokio::io::copy_bidirectional_with_sizes(
+                        &mut stream,
+                        &mut back,
+                        SPLICE_BUFFER,
+                        SPLICE_BUFFER,
+                    );
+                    if let Err(e) = spliced.await {
                         tracing::debug!(%node, error = %e, "a spliced stream ended");
                     }
                     return Ok(());

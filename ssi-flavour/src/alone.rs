@@ -8,6 +8,11 @@ use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
 use std::os::unix::net::UnixListener;
 use std::path::Path;
 
+/// Who signed in for a process, for the kernel's audit; see proc_pid_loginuid(5).
+const LOGIN_UID: &str = "/proc/self/loginuid";
+/// `(uid_t) -1`: nobody.
+const NOBODY: &str = "4294967295";
+
 /// Says what could not be done.
 pub(crate) fn no<E: Display>(what: &str) -> impl FnOnce(E) -> String + '_ {
     move |e| format!("{what}: {e}")
@@ -59,4 +64,12 @@ pub(crate) fn listen(name: &str) -> Result<UnixListener, String> {
     std::fs::set_permissions(name, PermissionsExt::from_mode(0o600))
         .map_err(no("keep the socket to root"))?;
     Ok(listener)
+}
+
+/// Has nobody have signed in for this process and what it begins: its programs are not those of
+/// whoever started `xosd`, perhaps in a session. For a process with one thread. Where the kernel
+/// keeps that for ever (auditctl(8), `--loginuid-immutable`) it stays, and is taken out of images
+/// that go to another site.
+pub(crate) fn forget_login() {
+    let _stays = std::fs::write(LOGIN_UID, NOBODY);
 }

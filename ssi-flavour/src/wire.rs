@@ -10,7 +10,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
-use xos_api::aem::{OutputPart, OutputStream, ProcessLimits, Stage};
+use xos_api::aem::{Carried, OutputPart, OutputStream, ProcessLimits, Stage};
 use xos_api::cluster::TreeLimits;
 use xos_api::node::units::EnvelopeId;
 use xos_api::{Done, request};
@@ -22,7 +22,7 @@ use xos_base::{ClusterId, MemberNumber, Millis, NodeId, PersonId, VoId};
 pub const ALPN_RELAY: &[u8] = b"ssi-relay/2";
 /// The protocol of a stream by which a node fetches an image folder from another node of the
 /// cluster: the first frame is an [`ImageOpening`].
-pub const ALPN_IMAGE: &[u8] = b"ssi-image/1";
+pub const ALPN_IMAGE: &[u8] = b"ssi-image/2";
 /// The protocol of a stream by which a node fetches a part of a tree's output from another node of
 /// the cluster: the first frame is a [`WrittenOpening`], then comes what
 /// [`crate::ghost::spool::Spools::send`] writes.
@@ -31,6 +31,10 @@ pub const ALPN_WRITTEN: &[u8] = b"ssi-written/1";
 /// another node of the cluster: the first frame is a [`PacketsOpening`], then each packet comes
 /// after two bytes with its length ([`crate::overlay`]).
 pub const ALPN_PACKETS: &[u8] = b"ssi-packets/1";
+/// The protocol of a stream by which a node, of whichever site, fetches the image of a tree that
+/// left a cluster: the first frame is a [`CarriedOpening`], then it goes on as one of
+/// [`ALPN_IMAGE`].
+pub const ALPN_CARRIED: &[u8] = b"ssi-carried/1";
 /// Most trees with a network of their own that nodes are told of; the others reach none.
 pub const PLACES_MAX: usize = 4096;
 /// Most processes that a node tells of at once: those that use most of the processors come first.
@@ -125,6 +129,19 @@ pub enum Comer {
     Written {
         /// The node.
         node: NodeId,
+    },
+    /// A node, of whichever site, that fetches the image of a tree that left, to have it go on.
+    Carried {
+        /// The node.
+        node: NodeId,
+        /// The image's number.
+        version: u64,
+        /// The key that it shows ([`Carried::key`]).
+        key: String,
+        /// The VO of the person for whom it goes on.
+        vo: VoId,
+        /// That person's number in it.
+        member: MemberNumber,
     },
     /// A node whose copy's output goes to the spool here.
     Output {
@@ -329,8 +346,8 @@ pub struct Program {
     /// Files that are copied into its folder, which is made when it is not there, and out of it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub staged: Option<Staged>,
-    /// The pid of its root, one of [`NodeNumber::given_pids`] of `birth`. Absent: whichever is
-    /// free.
+    /// The pid of its root, one of [`NodeNumber::given_pids`] of `birth`, unless it came from
+    /// another cluster. Absent: whichever is free.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub pid: Option<i32>,
     /// Where its ghost is.
@@ -342,6 +359,9 @@ pub struct Program {
     /// nodes, which ask for tickets ([`ClusterRight`]).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub mandate: Option<String>,
+    /// What its first copy here is made from, when it came from a cluster.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub carried: Option<Box<Carried>>,
 }
 
 impl Program {
@@ -608,6 +628,24 @@ pub struct RelayOpening {
 pub struct PacketsOpening {
     /// The cluster.
     pub cluster: ClusterId,
+}
+
+/// First on a stream of [`ALPN_CARRIED`], from the node where the tree goes on.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct CarriedOpening {
+    /// The cluster that the tree left.
+    pub cluster: ClusterId,
+    /// The tree there.
+    pub tree: TreeId,
+    /// The image's number.
+    pub version: u64,
+    /// The key to it.
+    pub key: String,
+    /// The VO of the person for whom it goes on.
+    pub vo: VoId,
+    /// That person's number in it.
+    pub member: MemberNumber,
 }
 
 /// First on a stream of [`ALPN_IMAGE`], from the node that restores a tree from the image, or keeps

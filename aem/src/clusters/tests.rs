@@ -11,7 +11,7 @@ use xos_api::node::units::{
     Envelopes, KillUnits, StartUnits, UnitChange, UnitEvent, UnitEvents, UnitOutput, UnitsTaken,
 };
 use xos_api::node::{Capacity, Hello};
-use xos_base::{Error, JobId, Kind, Membership, Millis};
+use xos_base::{Error, JobId, Kind, Membership, Millis, SiteId};
 use xos_net::clusters::{ClusterNews, ClusterOffer};
 
 /// One cluster, which reports what it is told to.
@@ -61,6 +61,18 @@ impl Clusters for Played {
     ) -> Result<Vec<UnitCheckpoint>, Error> {
         let one = |unit: &u32| UnitCheckpoint { unit: *unit, saving, ..UnitCheckpoint::default() };
         Ok(units.iter().map(one).collect())
+    }
+    fn takes_from(&self) -> Vec<SiteId> {
+        vec!["pisa".parse().unwrap()]
+    }
+    async fn leave(
+        &self,
+        _: &NodeId,
+        _: &EnvelopeId,
+        _: (u32, u16),
+        _: bool,
+    ) -> Result<Done, Error> {
+        Ok(Done {})
     }
     async fn reports(&self) -> Vec<(NodeId, UnitEvents)> {
         lock(&self.reports).clone()

@@ -26,7 +26,7 @@ fn told(core: &Core) -> Vec<(u32, UnitEnd)> {
 fn told_of(core: &Core, job: &JobId) -> Vec<(u32, UnitEnd)> {
     let end = |e: &HostedEvent| match &e.what {
         HostedRun::Ended { how, .. } => Some((e.unit, how.clone())),
-        HostedRun::Started { .. } => None,
+        HostedRun::Started { .. } | HostedRun::Left { .. } => None,
     };
     let owner = "pisa".parse().unwrap();
     core.ledger.read(|s| {
@@ -75,7 +75,16 @@ fn failed_and_sent_again() -> [HostRecord; 4] {
     [
         happened(0, 0, UnitChange::Started),
         happened(1, 0, UnitChange::Ended { how, usage, output: None }),
-        HostRecord::Took { job: job(), at: Millis(4), who, task: 0, what, units, attempt: 1 },
+        HostRecord::Took {
+            job: job(),
+            at: Millis(4),
+            who,
+            task: 0,
+            what,
+            units,
+            attempt: 1,
+            carried: None,
+        },
         sent(&job()),
     ]
 }

@@ -93,6 +93,8 @@ async fn what_is_offered_of_a_forgotten_job_may_come_later() {
         attempt: 0,
         until: Millis(u64::MAX),
         want_output: false,
+        moves: 0,
+        carried: None,
     };
     let mut s = core.ledger.read(crate::state::State::clone);
     s.apply(&Record::from(HostRecord::Forgotten { job: id("1.pisa") }));

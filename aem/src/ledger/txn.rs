@@ -25,6 +25,8 @@ pub struct Due {
     pub sends: BTreeSet<(JobId, u32)>,
     /// Jobs owned here of which units are to be cancelled elsewhere.
     pub cancels: BTreeSet<u64>,
+    /// Jobs owned here with units that move, or did.
+    pub moves: BTreeSet<u64>,
     /// Hosted jobs of which units are to be killed, or envelopes to be ended.
     pub hosted: BTreeSet<JobId>,
     /// What the audit is told.
@@ -89,7 +91,14 @@ impl<'a> Txn<'a> {
         }
         self.due.note(&record, self.state.jobs.site());
         self.due.told.extend(told::of(&record, self.state));
-        self.due.touched.merge(self.state.apply(&record));
+        let touched = self.state.apply(&record);
+        for number in &touched.jobs {
+            let job = self.state.jobs.job(*number);
+            if job.is_some_and(|j| !j.going.is_empty() || !j.spent.is_empty()) {
+                self.due.moves.insert(*number);
+            }
+        }
+        self.due.touched.merge(touched);
     }
 }
 

@@ -43,22 +43,42 @@ impl Core {
                 | Phase::Lost { at, .. } => site(at.site),
                 Phase::Cancelled { .. } | Phase::Refused { .. } => Where::Never,
             };
-            Some((place, unit.attempt))
+            // What it wrote before it moved is where it was.
+            let left = job.wrote(index, r.stream, r.offset);
+            let left = left.map(|(m, bytes)| (site(m.from.site), m.attempt, bytes));
+            Some((place, unit.attempt, left))
         });
-        let (place, attempt) = place
+        let (place, attempt, left) = place
             .await?
             .ok_or_else(|| Error::not_found(format!("job {} has no unit {index}", grant.job)))?;
         if let Some(part) = self.short((r.unit.clone(), attempt), r.stream, r.offset) {
             return Ok(part);
         }
         let limit = r.limit.unwrap_or(OUTPUT_PART_MAX).clamp(1, OUTPUT_PART_MAX);
-        let request = HostOutput { unit: r.unit, stream: r.stream, offset: r.offset, limit };
+        let (stream, offset) = (r.stream, r.offset);
+        let request = HostOutput { unit: r.unit, stream, offset, limit, attempt: None };
+        if let Some((Where::At(site), attempt, bytes)) = left {
+            let limit = limit.min(u32::try_from(bytes).unwrap_or(u32::MAX));
+            let request = HostOutput { limit, attempt: Some(attempt), ..request };
+            let part = self.output_at(&site, request).await?;
+            return Ok(OutputPart { eof: false, ..part });
+        }
         match place {
             Where::NotStarted => Ok(OutputPart { data: String::new(), eof: false }),
             Where::Never => Ok(OutputPart { data: String::new(), eof: true }),
-            Where::At(site) if site == self.site => self.output_here(request).await,
-            Where::At(site) => self.world.host_output(&site, request).await,
+            Where::At(site) => self.output_at(&site, request).await,
         }
+    }
+
+    async fn output_at(
+        self: &Arc<Self>,
+        site: &SiteId,
+        request: HostOutput,
+    ) -> Result<OutputPart, Error> {
+        if *site == self.site {
+            return self.output_here(request).await;
+        }
+        self.world.host_output(site, request).await
     }
 
     /// From the short outputs that are still in memory.
@@ -90,6 +110,11 @@ impl Core {
         let unit = r.unit.index.0;
         let found = self.ledger.read(|s| {
             let p = s.hosted.placement(&r.unit.job)?;
+            if let Some(attempt) = r.attempt {
+                let serial = p.serial_of(unit, attempt)?;
+                let envelope = p.envelopes.get(&serial);
+                return Some(envelope.map(|e| (e.node.clone(), serial, attempt)));
+            }
             let h = p.units.get(&unit)?;
             let serial = match h.stage {
                 Stage::Waiting => return Some(None),

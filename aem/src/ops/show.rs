@@ -2,13 +2,15 @@
 
 use super::{Want, denied};
 use crate::core::Core;
+use crate::state::carry::Moved;
 use crate::state::job::PastTry;
 use crate::state::unit::{Phase, Place};
 use crate::state::{Job, JobTable};
 use std::sync::Arc;
 use xos_api::aem::{
-    GetJob, JobEnd, JobFilter, JobPage, JobSummary, JobView, ListJobs, ListUnits, PAGE_MAX, Reason,
-    Reasons, TaskSummary, Try, UnitEnd, UnitFilter, UnitPage, UnitState, UnitView, WhyJob,
+    GetJob, JOB_NODES_MAX, JobEnd, JobFilter, JobPage, JobSummary, JobView, ListJobs, ListUnits,
+    MOVES_KEPT, PAGE_MAX, Reason, Reasons, TaskSummary, Try, UnitEnd, UnitFilter, UnitMove,
+    UnitPage, UnitState, UnitView, WhyJob,
 };
 use xos_api::policy::Action;
 use xos_base::{Error, Kind, NodeId, SiteId};
@@ -18,6 +20,8 @@ use xos_net::Caller;
 const PAGE_DEFAULT: u32 = 100;
 /// Most jobs looked at for one page: a person's few among everybody's many.
 const SCAN_MAX: usize = 200_000;
+/// Of so many units of a job it is looked where they are, for its line in a list.
+const PLACED_MAX: usize = 1000;
 
 fn page(limit: Option<u32>) -> usize {
     limit.unwrap_or(PAGE_DEFAULT).clamp(1, PAGE_MAX) as usize
@@ -44,6 +48,7 @@ impl Core {
                 })
                 .collect(),
             end: end(table, job),
+            moves: moves(table, job),
         })
         .await
     }
@@ -156,7 +161,31 @@ pub(super) fn summary(table: &JobTable, job: &Job) -> JobSummary {
         counts: job.tally.counts(),
         seq: job.seq,
         usage: job.usage,
+        nodes: nodes(table, job),
     }
+}
+
+/// Where units of a job run, or, once it has ended, ran.
+fn nodes(table: &JobTable, job: &Job) -> Vec<NodeId> {
+    let over = job.state.is_final();
+    let place = |phase: &Phase| match phase {
+        Phase::Running { at, .. } => Some(at.node),
+        Phase::Done { at, .. } | Phase::Failed { at, .. } | Phase::Lost { at, .. } if over => {
+            Some(at.node)
+        }
+        _ => None,
+    };
+    let mut found: Vec<&NodeId> = Vec::new();
+    for number in job.units.iter().take(PLACED_MAX).filter_map(|u| place(&u.phase)) {
+        let Some(node) = table.node_name(number) else { continue };
+        if !found.contains(&node) {
+            found.push(node);
+        }
+        if found.len() == JOB_NODES_MAX {
+            break;
+        }
+    }
+    found.into_iter().cloned().collect()
 }
 
 /// The result of a job that has one, without output.
@@ -243,7 +272,7 @@ fn unit_view(table: &JobTable, job: &Job, i: u32) -> Option<UnitView> {
         task: spec.name.clone(),
         index: spec.array.index(i - first)?,
         state: unit_state(table, &unit.phase, reasons),
-        retries: unit.attempt,
+        retries: unit.retries(),
     })
 }
 
@@ -257,6 +286,22 @@ fn tried(table: &JobTable, job: &Job, past: &PastTry) -> Try {
         node: table.node_name(past.at.node).cloned(),
         end: past.how.clone(),
     }
+}
+
+/// Moves of a job's units, newest first, with names for numbers.
+fn moves(table: &JobTable, job: &Job) -> Vec<UnitMove> {
+    let view = |m: &Moved| UnitMove {
+        unit: table.id(job.number).unit(m.unit),
+        attempt: m.attempt,
+        from: site_of(table, &m.from),
+        cluster: m.cluster.clone(),
+        left: m.left,
+        checkpoint: m.version,
+        to: m.to.and_then(|(at, _)| table.node_name(at.node).cloned()),
+        arrived: m.to.map(|(_, at)| at),
+        why: m.why.clone(),
+    };
+    job.moves.iter().rev().take(MOVES_KEPT).map(view).collect()
 }
 
 fn site_of(table: &JobTable, place: &Place) -> SiteId {
@@ -303,75 +348,4 @@ fn unit_state(table: &JobTable, phase: &Phase, reasons: Vec<Reason>) -> UnitStat
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::state::JobRecord;
-    use crate::testing;
-    use xos_api::aem::{HostedEvent, HostedRun, UnitRun, Usage};
-    use xos_base::Millis;
-
-    fn pisa() -> SiteId {
-        "pisa".parse().unwrap()
-    }
-
-    /// Units of one attempt end at pisa's n1 in that order, with these exit codes.
-    fn ends(attempt: u16, seq: u64, ended: &[(u32, u8)]) -> JobRecord {
-        let event = |(unit, code): &(u32, u8)| {
-            let (node, started, usage) = (pisa().node("n1").ok(), None, Usage::default());
-            let (how, output) = (UnitEnd::Exit { code: *code }, None);
-            let at = Millis(10 + u64::from(*unit));
-            let what = HostedRun::Ended { node, started, how, usage, output };
-            HostedEvent { unit: *unit, at, what }
-        };
-        let (site, job, at, events) = (pisa(), 1, Millis(20), ended.iter().map(event).collect());
-        JobRecord::Happened { site, seq, job, attempt, at, events }
-    }
-
-    /// A job of three units, which pisa took.
-    fn table(retry: u16) -> JobTable {
-        let mut spec = testing::spec(&[("main", "0-2", &[])]);
-        spec.tasks[0].retry = retry;
-        let (job, spec, member) = (1, Box::new(spec), Box::new(testing::alice()));
-        let at = Millis(5);
-        let mut table = JobTable::new("rennes".parse().unwrap());
-        let submitted = JobRecord::Submitted { job, at, spec, member, proof: None, watched: false };
-        table.apply(&submitted);
-        table.apply(&JobRecord::Mandated { job, mandate: "m".into() });
-        taken(&mut table, 3, 0);
-        table
-    }
-
-    fn taken(table: &mut JobTable, count: u32, attempt: u16) {
-        let units = vec![UnitRun { first: 0, count }];
-        let (job, task, site) = (1, 0, pisa());
-        let offered = JobRecord::Offered { job, task, site, units: units.clone(), attempt };
-        table.apply(&offered);
-        table.apply(&JobRecord::Accepted { job, site: pisa(), units, attempt });
-    }
-
-    /// If it failed, the exit status of an array would depend on which node was faster.
-    #[test]
-    fn an_array_ends_with_the_status_of_its_first_unit_that_failed() {
-        let mut table = table(0);
-        table.apply(&ends(0, 1, &[(2, 5), (1, 4), (0, 0)]));
-        let job = table.job(1).unwrap();
-        let end = end(&table, job).unwrap();
-        assert_eq!((end.exit_status, end.unit), (4, Some(table.id(1).unit(1))));
-    }
-
-    /// If it failed, who asks why a unit was tried three times would learn of the last run alone.
-    #[test]
-    fn earlier_tries_of_a_unit_are_told() {
-        let mut table = table(1);
-        table.apply(&ends(0, 1, &[(0, 3), (1, 0), (2, 0)]));
-        taken(&mut table, 1, 1);
-        table.apply(&ends(1, 2, &[(0, 4)]));
-        let job = table.job(1).unwrap();
-        let tries: Vec<Try> = job.tries.iter().map(|t| tried(&table, job, t)).collect();
-        let [first] = tries.as_slice() else { panic!("{tries:?}") };
-        assert_eq!((first.unit.clone(), first.attempt), (table.id(1).unit(0), 0));
-        assert_eq!((first.site.clone(), first.end.clone()), (pisa(), UnitEnd::Exit { code: 3 }));
-        assert_eq!(first.node, pisa().node("n1").ok());
-        assert_eq!(end(&table, job).unwrap().exit_status, 4);
-    }
-}
+mod tests;

@@ -9,7 +9,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use xos_api::aem::{Pool, Refusal, Resources, ShareRoom, SiteCapacity, TaskSpec};
 use xos_api::node::Capacity;
 use xos_api::node::units::BATCH_MAX;
-use xos_base::{JobId, Millis, NodeId, SiteId, VoId};
+use xos_base::{ClusterId, JobId, Millis, NodeId, SiteId, VoId};
 use xos_net::clusters;
 
 /// Most envelopes with open units that one job has on one node.
@@ -73,6 +73,8 @@ pub struct Facts {
     /// Nodes that are in a cluster: they get no units by themselves, so that no room is given
     /// twice.
     pub seated: BTreeSet<NodeId>,
+    /// The sites whose running units the clusters take.
+    pub takes_from: Vec<SiteId>,
     /// How fast units end, by job, envelope.
     pub pace: Pace<(JobId, u32)>,
     /// The whole shares of the VOs served here, as far as known.
@@ -216,6 +218,7 @@ pub fn capacity(table: &HostTable, facts: &Facts, owner: &SiteId, vos: &[VoId]) 
         pools: pools.into_values().chain(away.into_values()).collect(),
         waiting: table.active().map(|p| p.waiting.len() as u32).sum(),
         shares: shares.collect(),
+        takes_from: facts.takes_from.clone(),
     }
 }
 
@@ -258,10 +261,14 @@ impl Pass<'_> {
             let attempt = p.units.get(&first).map_or(0, |h| h.attempt);
             let same =
                 |u: &u32| p.units.get(u).is_some_and(|h| h.task == task && h.attempt == attempt);
-            let like = |u: &u32| wanted(u) && same(u);
-            let (serial, room) = match self.known(p, spec, &used) {
+            // What goes on from an image goes alone.
+            let carried = p.carried.get(&first).map(|c| c.to.as_ref());
+            let only = carried.flatten();
+            let alone = |u: &u32| *u == first || (carried.is_none() && !p.carried.contains_key(u));
+            let like = |u: &u32| wanted(u) && same(u) && alone(u);
+            let (serial, room) = match self.known(p, spec, only, &used) {
                 Some(found) => found,
-                None => match self.open(p, spec, last_serial, p.waiting.len() as u32) {
+                None => match self.open(p, spec, only, (last_serial, p.waiting.len() as u32)) {
                     Some(found) => {
                         last_serial += 1;
                         found
@@ -292,11 +299,12 @@ impl Pass<'_> {
         }
     }
 
-    /// An envelope that takes units now, and how many.
+    /// An envelope that takes units now, in one cluster only or anywhere, and how many.
     fn known(
         &self,
         p: &Placement,
         task: &TaskSpec,
+        only: Option<&ClusterId>,
         used: &BTreeMap<u32, u32>,
     ) -> Option<(u32, u32)> {
         let r = &task.resources;
@@ -305,6 +313,7 @@ impl Pass<'_> {
             let mine = used.get(serial).copied().unwrap_or(0);
             let open = e.open.len() as u32 + mine;
             let fits = !e.gone
+                && only.is_none_or(|cluster| cluster.as_str() == e.node.as_str())
                 && e.ended.saturating_add(open) < ENVELOPE_UNITS_MAX
                 && node.boot.as_deref() == Some(e.boot.as_str())
                 && e.cpu_milli == r.cpu_milli
@@ -337,8 +346,8 @@ impl Pass<'_> {
         &mut self,
         p: &Placement,
         task: &TaskSpec,
-        last: u32,
-        wanted: u32,
+        only: Option<&ClusterId>,
+        (last, wanted): (u32, u32),
     ) -> Option<(u32, u32)> {
         let r = &task.resources;
         let share = self.share(p, r);
@@ -346,6 +355,7 @@ impl Pass<'_> {
             .facts
             .offered()
             .filter(|(_, n)| n.suits(task))
+            .filter(|(id, _)| only.is_none_or(|cluster| cluster.as_str() == id.as_str()))
             .filter(|(id, _)| !self.is_broken(&p.job, id))
             .filter(|(id, _)| {
                 let open = p.envelopes.values().filter(|e| e.node == **id && !e.open.is_empty());

@@ -1,5 +1,9 @@
 //! Which sites are asked to run an owner's queued units.
 
+mod carry;
+
+pub use carry::may_move;
+
 use super::pace::Pace;
 use super::room::{self, Room};
 use crate::check::few;
@@ -25,6 +29,12 @@ pub const BUSY_AFTER: Duration = Duration::from_secs(1);
 /// What nodes that connect cannot change is not waited for: a site that refused for good is struck
 /// at once, and a job for sites that do not serve its VO is not taken ([`nobody`]).
 pub const PATIENCE: Duration = Duration::from_secs(10);
+
+/// How long a unit that left waits for a site that said "later" to have it go on, until it goes on
+/// where it was.
+pub const CARRY_PATIENCE: Duration = Duration::from_secs(30);
+/// How long one rests that no site takes, until all are asked again.
+pub const CARRY_PAUSE: Duration = Duration::from_secs(60);
 
 /// What is known of a site.
 #[derive(Clone, Debug, Default)]
@@ -140,8 +150,11 @@ impl Pass<'_> {
     fn job(&mut self, job: &Job) -> bool {
         let before = self.given.values().map(|g| g.units).sum::<u32>();
         if let (Some(_), Some(serving)) = (&job.mandate, self.facts.serving.get(&job.spec.vo)) {
+            for (unit, carry) in &job.carried {
+                self.carry(job, *unit, carry, serving);
+            }
             for task in 0..job.tasks.len() {
-                if job.tasks[task].tally.queued() > 0 {
+                if job.fresh(task) > 0 {
                     self.task(job, task, serving);
                 }
             }
@@ -229,7 +242,7 @@ impl Pass<'_> {
     fn offer(&mut self, job: &Job, task: usize, spec: &TaskSpec, mut allowed: Vec<(SiteId, u32)>) {
         let tally = job.tasks[task].tally;
         let at_once = spec.array.at_once().map_or(u32::MAX, |n| n.saturating_sub(tally.out()));
-        let mut left = tally.queued().min(at_once);
+        let mut left = job.fresh(task).min(at_once);
         let mut sum: u64 = allowed.iter().map(|(_, n)| u64::from(*n)).sum();
         if sum == 0 {
             let waits = self.now.since(job.submitted) >= BUSY_AFTER;

@@ -2,17 +2,20 @@
 
 use super::{Dice, Hold, Runs};
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
-use xos_api::aem::{UnitEnd, Usage};
+use xos_api::aem::{Carried, UnitEnd, Usage};
 use xos_api::node::units::{
     EnvelopeId, EnvelopeStatus, Envelopes, EventsAck, StartUnits, UnitChange, UnitEvent,
     UnitEvents, UnitOrder,
 };
-use xos_base::Millis;
+use xos_base::{Millis, NodeId};
 
 #[derive(Default)]
 pub(super) struct Envelope {
     slots: u32,
     seen: BTreeSet<(u32, u16)>,
+    /// Units that may leave, and those that came, each with the run that its image is of.
+    movable: BTreeSet<(u32, u16)>,
+    came: BTreeMap<(u32, u16), u16>,
     waiting: VecDeque<UnitOrder>,
     running: Vec<UnitOrder>,
     events: Vec<UnitEvent>,
@@ -35,6 +38,24 @@ impl Envelope {
     }
 }
 
+/// What a unit goes on from that left a cluster: its version is the run.
+fn image(cluster: &NodeId, run: u16) -> Box<Carried> {
+    Box::new(Carried {
+        cluster: cluster.as_str().parse().unwrap(),
+        tree: 1,
+        version: run.into(),
+        nodes: vec![cluster.clone()],
+        key: "0".repeat(64),
+        bytes: 1,
+        pid: 65_432,
+        cpu_group: 1,
+        base: 1_000_000,
+        stdout_bytes: 0,
+        stderr_bytes: 0,
+        to: None,
+    })
+}
+
 impl Node {
     pub(super) fn list(&self) -> Envelopes {
         let status = |(id, e): (&EnvelopeId, &Envelope)| EnvelopeStatus {
@@ -51,6 +72,13 @@ impl Node {
         for u in &r.units {
             if e.seen.insert((u.unit, u.attempt)) {
                 e.waiting.push_back(*u);
+                if r.task.checkpointable {
+                    e.movable.insert((u.unit, u.attempt));
+                }
+                if let Some(carried) = &r.carried {
+                    let run = u16::try_from(carried.version).unwrap();
+                    e.came.insert((u.unit, u.attempt), run);
+                }
             }
         }
     }
@@ -67,13 +95,26 @@ impl Node {
         }
     }
 
-    /// Something happens by itself: a unit starts, or ends. Those in `hold` run until they are
-    /// killed.
-    pub(super) fn live(&mut self, dice: &mut Dice, now: Millis, runs: &mut Runs, hold: &Hold) {
+    /// Something happens by itself: a unit starts, ends, or leaves. Those in `hold` run until they
+    /// are killed. While it is `rough`, what came from elsewhere is not always begun with.
+    pub(super) fn live(
+        &mut self,
+        (own, rough): (&NodeId, bool),
+        (dice, now): (&mut Dice, Millis),
+        (runs, images): (&mut Runs, &mut Runs),
+        hold: &Hold,
+    ) {
         for (id, e) in &mut self.envelopes {
             if (e.running.len() as u32) < e.slots
                 && let Some(u) = e.waiting.pop_front()
             {
+                if let Some(run) = e.came.get(&(u.unit, u.attempt)).copied() {
+                    if rough && dice.chance(30) {
+                        e.ended(u, now, UnitEnd::NotStarted { reason: "a pid".into() });
+                        continue;
+                    }
+                    *images.entry((id.job.to_string(), u.unit, run)).or_default() += 1;
+                }
                 e.happened(u, now, UnitChange::Started);
                 *runs.entry((id.job.to_string(), u.unit, u.attempt)).or_default() += 1;
                 // Such as a program that is not there: it fails before anybody hears that it began.
@@ -88,6 +129,11 @@ impl Node {
                     continue;
                 }
                 let u = e.running.remove(n);
+                if e.movable.contains(&(u.unit, u.attempt)) && dice.chance(25) {
+                    let (usage, carried) = (Usage::default(), image(own, u.attempt));
+                    e.happened(u, now, UnitChange::Left { usage, carried, why: String::new() });
+                    continue;
+                }
                 let code = u8::from(dice.chance(5));
                 e.ended(u, now, UnitEnd::Exit { code });
             }

@@ -23,6 +23,8 @@ pub(super) struct World {
     sites: Vec<Site>,
     nodes: BTreeMap<NodeId, Node>,
     runs: Runs,
+    /// How often a copy was begun from each image, by the run that left.
+    images: Runs,
     acknowledged: Vec<JobId>,
     /// Offers that were sent, answer lost, and will arrive yet.
     late: Vec<(usize, xos_api::aem::HostUnits)>,
@@ -43,7 +45,8 @@ impl World {
             let mut site = Site::new(name.parse().unwrap(), barrier);
             site.share();
             let vo = "demo.rennes".parse().unwrap();
-            let all = names.iter().map(|n| n.parse().unwrap()).collect();
+            let all: Vec<SiteId> = names.iter().map(|n| n.parse().unwrap()).collect();
+            site.host.takes_from.clone_from(&all);
             site.owner.serving.insert(vo, all);
             for label in ["n1", "n2"] {
                 let id = site.id.node(label).unwrap();
@@ -52,9 +55,9 @@ impl World {
             }
             sites.push(site);
         }
-        let (runs, acknowledged, late, answers, cancels) = Default::default();
+        let (runs, images, acknowledged, late, answers, cancels) = Default::default();
         let (now, rough) = (Millis(100_000), true);
-        World { dice, now, sites, nodes, runs, acknowledged, late, answers, cancels, rough }
+        World { dice, now, sites, nodes, runs, images, acknowledged, late, answers, cancels, rough }
     }
 
     pub(super) fn play(&mut self) {
@@ -76,7 +79,9 @@ impl World {
     }
 
     fn step(&mut self) {
-        self.now = Millis(self.now.0 + self.dice.below(5));
+        // What rests until a site takes it does so for a minute.
+        let most = if self.rough { 5 } else { 20 };
+        self.now = Millis(self.now.0 + self.dice.below(most));
         let s = self.dice.below(self.sites.len() as u64) as usize;
         match self.dice.below(16) {
             0 if self.rough => self.submit(s),
@@ -111,6 +116,7 @@ impl World {
         let mut spec = crate::testing::spec(&[("first", &a, &[]), ("second", &b, &["first"])]);
         spec.tasks[0].retry = retry;
         spec.tasks[1].retry = retry;
+        spec.tasks[0].checkpointable = self.dice.chance(40);
         let site = &mut self.sites[s];
         let number = site.state.jobs.next();
         if number > 1 && self.dice.chance(20) {
@@ -275,8 +281,9 @@ impl World {
                 hold.extend(cancelled.map(|(i, _)| (id.clone(), i as u32)));
             }
         }
-        for node in self.nodes.values_mut() {
-            node.live(&mut self.dice, self.now, &mut self.runs, &hold);
+        for (id, node) in &mut self.nodes {
+            let (runs, images) = (&mut self.runs, &mut self.images);
+            node.live((id, self.rough), (&mut self.dice, self.now), (runs, images), &hold);
         }
     }
 
@@ -384,7 +391,7 @@ impl World {
             assert_eq!(counts.total(), job.units.len() as u32, "{id}: counts do not add up");
             for (i, u) in job.units.iter().enumerate() {
                 let retry = job.spec.tasks[job.task_of(i as u32)].retry;
-                assert!(u.attempt <= retry, "{id}:{i} ran again without leave");
+                assert!(u.retries() <= retry, "{id}:{i} ran again without leave");
                 let key = (id.to_string(), i as u32, u.attempt);
                 let ran = self.runs.get(&key).copied().unwrap_or(0);
                 match &u.phase {
@@ -396,6 +403,10 @@ impl World {
         }
         for ((job, unit, attempt), n) in &self.runs {
             assert_eq!(*n, 1, "{job}:{unit} attempt {attempt} ran {n} times");
+        }
+        // A run that left stopped before: so two copies live only if one image began two.
+        for ((job, unit, run), n) in &self.images {
+            assert_eq!(*n, 1, "{job}:{unit} went on {n} times from where attempt {run} left");
         }
     }
 }

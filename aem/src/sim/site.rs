@@ -119,6 +119,7 @@ impl Site {
         now: Millis,
     ) -> HostUnits {
         let j = self.state.jobs.job(job).unwrap();
+        let first = units.first().map(|u| u.first);
         HostUnits {
             job: self.state.jobs.id(job),
             vo: j.spec.vo.clone(),
@@ -131,6 +132,8 @@ impl Site {
             attempt,
             until: Millis(now.0 + OFFER_LIFE),
             want_output: false,
+            moves: first.map_or(0, |u| j.units[u as usize].moves.into()),
+            carried: first.and_then(|u| crate::owner::carried(j, u)),
         }
     }
 

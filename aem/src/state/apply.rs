@@ -1,5 +1,6 @@
 //! What each record does to the table of jobs.
 
+use super::carry::Going;
 use super::held::Held;
 use super::host::Report;
 use super::job::{Job, PastTry};
@@ -58,6 +59,38 @@ impl JobTable {
             JobRecord::Cancelled { job, at, units, by } => {
                 self.cancel(*job, *at, units.as_deref(), by, &mut touched);
             }
+            JobRecord::Going { job, unit, attempt, to, at, by } => {
+                self.with(*job, &mut touched, |j| {
+                    let u = j.units.get(*unit as usize);
+                    let runs = u.is_some_and(|u| {
+                        u.attempt == *attempt && matches!(u.phase, Phase::Running { .. })
+                    });
+                    let (attempt, to, at, by) = (*attempt, to.clone(), *at, by.clone());
+                    if runs {
+                        j.going.insert(*unit, Going { attempt, to, at, by });
+                    }
+                    runs
+                });
+            }
+            JobRecord::Stays { job, unit, reason } => self.with(*job, &mut touched, |j| {
+                j.going.remove(unit);
+                j.note(reason.clone());
+                true
+            }),
+            JobRecord::Rests { job, unit, until } => self.with(*job, &mut touched, |j| {
+                let carry = j.carried.get_mut(unit);
+                let known = carry.is_some();
+                if let Some(c) = carry {
+                    (c.to, c.rest) = (None, *until);
+                    c.tried.clear();
+                }
+                known
+            }),
+            JobRecord::Dropped { job, unit, attempt } => self.with(*job, &mut touched, |j| {
+                let before = j.spent.len();
+                j.spent.retain(|s| (s.unit, s.attempt) != (*unit, *attempt));
+                j.spent.len() < before
+            }),
             JobRecord::Forgotten { job } => self.forget(*job, &mut touched),
         }
         let at = time_of(record);
@@ -135,6 +168,13 @@ impl JobTable {
         self.each(job, units, Some(attempt), &input, touched);
         self.with(job, touched, |j| {
             j.note(reason_of(j, at, site, units, refusal));
+            if let Some(carry) = units.first().and_then(|u| j.carried.get_mut(&u.first)) {
+                // Who does not take what runs may take what begins.
+                if !refusal.later {
+                    carry.tried.insert(number);
+                }
+                return true;
+            }
             let task = units.first().map_or(0, |u| j.task_of(u.first));
             if !refusal.later
                 && let Some(t) = j.tasks.get_mut(task)
@@ -185,6 +225,16 @@ impl JobTable {
                     let at = place(Some(node));
                     let input = Input::Start { at, when: e.at };
                     step(j, e.unit, Some(attempt), &input, load)
+                }
+                HostedRun::Left { node, usage, carried, why } => {
+                    let at = place(Some(node));
+                    let input = Input::Leave { at, when: e.at };
+                    let hit = step(j, e.unit, Some(attempt), &input, load);
+                    if hit {
+                        j.charge(*usage);
+                        j.leaves((e.unit, attempt), (at, e.at), carried, why);
+                    }
+                    hit
                 }
                 HostedRun::Ended { node, how, usage, .. } => {
                     let at = place(node.as_ref());
@@ -289,7 +339,7 @@ pub(super) fn step(
     if !u.on(input, spec.retry) {
         return false;
     }
-    let (after, again) = (u.phase.index(), u.attempt > tried);
+    let (after, again, carried) = (u.phase.index(), u.attempt > tried, u.carried);
     load.moved(pending, u.phase.pending(), &spec.resources);
     let bad = matches!(u.phase, Phase::Failed { .. } | Phase::Lost { .. } | Phase::Refused { .. });
     if bad {
@@ -298,6 +348,7 @@ pub(super) fn step(
     if let (true, Input::End { at, when, how, .. }) = (again, input) {
         job.tried(PastTry { unit, attempt: tried, at: *at, when: *when, how: how.clone() });
     }
+    job.keep_carried(unit, carried, input, again);
     job.tally.step(before, after);
     if let Some(t) = job.tasks.get_mut(task) {
         t.tally.step(before, after);

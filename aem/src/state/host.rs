@@ -6,7 +6,7 @@ use super::runs;
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 use std::sync::Arc;
-use xos_api::aem::{HostedEvent, TaskSpec, UnitRun};
+use xos_api::aem::{Carried, HostedEvent, TaskSpec, UnitRun};
 use xos_base::{JobId, Membership, Millis, NodeId, SiteId, VoId};
 
 /// A report to an owner, kept until it is acknowledged.
@@ -79,6 +79,17 @@ pub struct Hosted {
     pub cancel: bool,
 }
 
+/// A run of a unit that left its cluster: what it wrote is there.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LeftRun {
+    /// The unit.
+    pub unit: u32,
+    /// The run.
+    pub attempt: u16,
+    /// The envelope.
+    pub serial: u32,
+}
+
 /// The serial that stands for no envelope.
 pub const NO_ENVELOPE: u32 = 0;
 
@@ -148,12 +159,33 @@ pub struct Placement {
     pub last_serial: u32,
     /// The owner wants nothing of it any more; it goes when its envelopes are closed.
     pub forgotten: bool,
+    /// What units go on from that came from a cluster and have not begun here.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub carried: BTreeMap<u32, Box<Carried>>,
+    /// Runs that left.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub left: Vec<LeftRun>,
 }
 
 impl Placement {
     /// Units sent to nodes and not ended.
     pub fn open(&self) -> u32 {
         self.envelopes.values().map(|e| e.open.len() as u32).sum()
+    }
+
+    /// The envelope of a run that is here, or left.
+    pub fn serial_of(&self, unit: u32, attempt: u16) -> Option<u32> {
+        let last = self.units.get(&unit).filter(|h| h.attempt == attempt);
+        match last.map(|h| h.stage) {
+            Some(Stage::Waiting) => None,
+            Some(
+                Stage::Sent { serial } | Stage::Running { serial, .. } | Stage::Ended { serial },
+            ) => Some(serial),
+            None => {
+                let is = |l: &&LeftRun| (l.unit, l.attempt) == (unit, attempt);
+                self.left.iter().find(is).map(|l| l.serial)
+            }
+        }
     }
 
     /// When something began or ended last.

@@ -1,7 +1,9 @@
 //! What each record does to the table of hosted units.
 
 use super::held::{Held, task_bytes};
-use super::host::{Envelope, HostTable, Hosted, NO_ENVELOPE, Placement, Report, Reported, Stage};
+use super::host::{
+    Envelope, HostTable, Hosted, LeftRun, NO_ENVELOPE, Placement, Report, Reported, Stage,
+};
 use super::record::{self, Decision, HostRecord};
 use super::runs;
 use std::collections::{BTreeMap, BTreeSet};
@@ -115,7 +117,9 @@ impl HostTable {
     }
 
     fn took(&mut self, record: &HostRecord) {
-        let HostRecord::Took { job, at, who, task, what, units, attempt } = record else { return };
+        let HostRecord::Took { job, at, who, task, what, units, attempt, carried } = record else {
+            return;
+        };
         if let (Some(who), false) = (who, self.placements.contains_key(job)) {
             // A person's jobs follow one another: their membership is kept once.
             let like = self.placements.range(..job.clone()).next_back();
@@ -134,6 +138,8 @@ impl HostTable {
                 envelopes: BTreeMap::new(),
                 last_serial: 0,
                 forgotten: false,
+                carried: BTreeMap::new(),
+                left: Vec::new(),
             };
             self.hold(&placement.job.site, placement.held(), true);
             self.placements.insert(job.clone(), placement);
@@ -161,6 +167,10 @@ impl HostTable {
                 let h = Hosted { task: *task, attempt: *attempt, stage, cancel: false };
                 p.units.insert(unit, h);
                 p.waiting.insert(unit);
+                match carried {
+                    Some(carried) => p.carried.insert(unit, carried.clone()),
+                    None => p.carried.remove(&unit),
+                };
             }
         }
         self.hold(&job.site, more, true);
@@ -234,6 +244,7 @@ impl HostTable {
                 UnitChange::Started if since.is_some() => continue,
                 UnitChange::Started => {
                     h.stage = Stage::Running { serial, since: event.at };
+                    p.carried.remove(&event.unit);
                     e.running += 1;
                     HostedRun::Started { node }
                 }
@@ -243,7 +254,19 @@ impl HostTable {
                     e.running -= u32::from(since.is_some());
                     e.ended += 1;
                     let (how, usage) = (how.clone(), *usage);
+                    p.carried.remove(&event.unit);
                     HostedRun::Ended { node: Some(node), started: since, how, usage, output: None }
+                }
+                UnitChange::Left { usage, carried, why } => {
+                    h.stage = Stage::Ended { serial };
+                    e.open.remove(&event.unit);
+                    e.running -= u32::from(since.is_some());
+                    e.ended += 1;
+                    p.carried.remove(&event.unit);
+                    let (unit, attempt) = (event.unit, event.attempt);
+                    p.left.push(LeftRun { unit, attempt, serial });
+                    let (usage, carried, why) = (*usage, carried.clone(), why.clone());
+                    HostedRun::Left { node, usage, carried, why }
                 }
             };
             e.unconfirmed.remove(&event.unit);
@@ -286,6 +309,7 @@ impl HostTable {
             let attempt = h.attempt;
             h.stage = Stage::Ended { serial };
             p.waiting.remove(&unit);
+            p.carried.remove(&unit);
             if let Some(e) = p.envelopes.get_mut(&serial)
                 && e.open.remove(&unit)
             {
@@ -319,6 +343,7 @@ impl HostTable {
                 Stage::Waiting => {
                     h.stage = Stage::Ended { serial: NO_ENVELOPE };
                     p.waiting.remove(&unit);
+                    p.carried.remove(&unit);
                     let (how, usage) = (UnitEnd::Cancelled, Usage::default());
                     let what =
                         HostedRun::Ended { node: None, started: None, how, usage, output: None };
@@ -331,7 +356,7 @@ impl HostTable {
 
     /// Notes when units of a job ended.
     fn ended(&mut self, job: &JobId, at: Millis, batches: &Batches) {
-        let end = |e: &HostedEvent| matches!(e.what, HostedRun::Ended { .. });
+        let end = |e: &HostedEvent| !matches!(e.what, HostedRun::Started { .. });
         if let Some(p) = self.placements.get_mut(job)
             && batches.values().flatten().any(end)
         {

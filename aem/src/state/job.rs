@@ -1,9 +1,10 @@
 //! One job, as its owner keeps it.
 
+use super::carry::{Carry, Going, Moved, Spent};
 use super::record::Proof;
 use super::unit::{PHASES, Phase, Place, Unit};
 use serde::{Deserialize, Serialize};
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use xos_api::aem::{Counts, JobSpec, JobState, Reason, TRIES_MAX, TaskSpec, UnitEnd, Usage};
 use xos_base::{Membership, Millis};
@@ -132,6 +133,18 @@ pub struct Job {
     /// The latest runs that were followed by another, oldest first.
     #[serde(default)]
     pub tries: Vec<PastTry>,
+    /// Units that their sites were asked to let go.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub going: BTreeMap<u32, Going>,
+    /// Units that left a cluster and have not begun in another.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub carried: BTreeMap<u32, Carry>,
+    /// Images that are not needed any more, and of which their sites do not know that yet.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub spent: Vec<Spent>,
+    /// Runs that left a cluster, oldest first.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub moves: Vec<Moved>,
 }
 
 /// A run of a unit that did not end well, after which it was tried again.
@@ -183,6 +196,10 @@ impl Job {
             usage: Usage::default(),
             first_bad: None,
             tries: Vec::new(),
+            going: BTreeMap::new(),
+            carried: BTreeMap::new(),
+            spent: Vec::new(),
+            moves: Vec::new(),
         }
     }
 
@@ -204,18 +221,21 @@ impl Job {
         }
     }
 
-    /// The first queued units of a task that share one attempt: at most `most`, with that attempt.
+    /// The first queued units of a task that share one attempt and begin anew: at most `most`, with
+    /// that attempt.
     pub fn queued(&self, task: usize, most: u32) -> (u16, Vec<u32>) {
         let range = self.units_of(task);
         let from = self.tasks.get(task).map_or(range.end, |t| t.cursor).max(range.start);
         let mut found = (0, Vec::new());
+        let mut moves = 0;
         for unit in from..range.end {
             if found.1.len() as u32 >= most {
                 break;
             }
             let Some(u) = self.units.get(unit as usize) else { break };
-            if u.phase == Phase::Queued && (found.1.is_empty() || found.0 == u.attempt) {
-                found.0 = u.attempt;
+            let like = found.1.is_empty() || (found.0, moves) == (u.attempt, u.moves);
+            if u.phase == Phase::Queued && !u.carried && like {
+                (found.0, moves) = (u.attempt, u.moves);
                 found.1.push(unit);
             }
         }

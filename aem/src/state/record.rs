@@ -1,14 +1,21 @@
 //! The records of the journal. One JSON text each, with its version; a field may be added with a
 //! default, anything else is a new version.
 
+use super::carry::Goal;
 use super::host::HostedTask;
 use serde::{Deserialize, Serialize};
-use xos_api::aem::{HostedEvent, JobSpec, Reason, Refusal, UnitRun};
+use xos_api::aem::{Carried, HostedEvent, JobSpec, Reason, Refusal, UnitRun};
 use xos_api::node::units::UnitEvent;
 use xos_base::{Error, JobId, Membership, Millis, NodeId, SiteId, VoId};
 
-/// The version that this code writes.
-pub const VERSION: u32 = 1;
+/// The version that this code writes; it reads those before too. In the second, units move between
+/// clusters.
+pub const VERSION: u32 = 2;
+
+/// Whether records or snapshots of a version are read.
+pub fn is_read(version: u32) -> bool {
+    (1..=VERSION).contains(&version)
+}
 
 /// Most events in one record, or in one report to an owner: with the longest texts they are less
 /// than half of the journal's largest record.
@@ -66,7 +73,7 @@ impl Record {
                 .hint("keep a copy of the journal's folder and restore it from a backup")
         };
         let version: Version = serde_json::from_slice(bytes).map_err(bad)?;
-        if version.v != VERSION {
+        if !is_read(version.v) {
             return Err(Error::internal(format!(
                 "a record in the job journal has version {}",
                 version.v
@@ -194,6 +201,48 @@ pub enum JobRecord {
         /// Who asked.
         by: String,
     },
+    /// A unit is to leave its cluster for another.
+    Going {
+        /// The job.
+        job: u64,
+        /// The unit.
+        unit: u32,
+        /// The run that is meant.
+        attempt: u16,
+        /// Where to.
+        to: Goal,
+        /// When.
+        at: Millis,
+        /// Who asked.
+        by: String,
+    },
+    /// It stays where it is.
+    Stays {
+        /// The job.
+        job: u64,
+        /// The unit.
+        unit: u32,
+        /// Why.
+        reason: Reason,
+    },
+    /// Nobody takes a unit that left: all are asked again later.
+    Rests {
+        /// The job.
+        job: u64,
+        /// The unit.
+        unit: u32,
+        /// Until when.
+        until: Millis,
+    },
+    /// The site of a unit that left does not have its image any more.
+    Dropped {
+        /// The job.
+        job: u64,
+        /// The unit.
+        unit: u32,
+        /// The run that left.
+        attempt: u16,
+    },
     /// The job is no longer kept.
     Forgotten {
         /// The job.
@@ -227,6 +276,9 @@ pub enum HostRecord {
         units: Vec<UnitRun>,
         /// Their attempt.
         attempt: u16,
+        /// What the one unit goes on from.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        carried: Option<Box<Carried>>,
     },
     /// An envelope is being made.
     Opened {
@@ -373,11 +425,13 @@ mod tests {
         let bytes = r.to_bytes().unwrap();
         assert_eq!(
             String::from_utf8_lossy(&bytes),
-            r#"{"v":1,"r":{"job":{"forgotten":{"job":3}}}}"#
+            r#"{"v":2,"r":{"job":{"forgotten":{"job":3}}}}"#
         );
         assert_eq!(Record::from_bytes(&bytes).unwrap(), r);
-        let newer = br#"{"v":2,"r":{"new":1}}"#;
-        assert!(Record::from_bytes(newer).unwrap_err().message.contains("version 2"));
+        let older = br#"{"v":1,"r":{"job":{"forgotten":{"job":3}}}}"#;
+        assert_eq!(Record::from_bytes(older).unwrap(), r);
+        let newer = br#"{"v":3,"r":{"new":1}}"#;
+        assert!(Record::from_bytes(newer).unwrap_err().message.contains("version 3"));
         assert!(Record::from_bytes(b"").is_err());
     }
 }

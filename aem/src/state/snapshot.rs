@@ -4,7 +4,7 @@ use super::held::Held;
 use super::host::{Outbox, Placement};
 use super::job::Job;
 use super::names::Names;
-use super::record::VERSION;
+use super::record::{VERSION, is_read};
 use super::{HostTable, JobTable, State};
 use serde::{Deserialize, Serialize};
 use std::borrow::Cow;
@@ -61,7 +61,7 @@ impl State {
         };
         let whole: Whole<'static> =
             serde_json::from_slice(bytes).map_err(|e| bad(e.to_string()))?;
-        if whole.v != VERSION {
+        if !is_read(whole.v) {
             return Err(bad(format!("it has version {}, known is {VERSION}", whole.v)));
         }
         if *whole.site != *site {

@@ -201,6 +201,12 @@ impl JobTable {
                 _ => {}
             }
         }
+        // What it wrote at a site that it left is there still.
+        for m in &job.moves {
+            if let Some(has) = has.get_mut(usize::from(m.from.site)) {
+                *has = true;
+            }
+        }
         let names = self.sites.all().iter().zip(has);
         names.filter(|(_, has)| *has).map(|(name, _)| name.clone()).collect()
     }

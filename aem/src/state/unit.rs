@@ -2,7 +2,7 @@
 
 use super::names::NONE;
 use serde::{Deserialize, Serialize};
-use xos_api::aem::{UnitEnd, Usage};
+use xos_api::aem::{MOVES_MAX, UnitEnd, Usage};
 use xos_base::Millis;
 
 /// Where a run was: site and node by their numbers ([`super::names`]).
@@ -119,6 +119,9 @@ pub enum Phase {
 pub const PHASES: usize = 10;
 
 impl Phase {
+    /// The place in a tally of those that run; what comes before may run yet.
+    const RUNNING: usize = 4;
+
     /// The phase's place in a tally.
     pub fn index(&self) -> usize {
         match self {
@@ -204,11 +207,24 @@ pub enum Input {
         /// What it used.
         used: Used,
     },
+    /// It stopped where it ran, and goes on elsewhere.
+    Leave {
+        /// Where it ran.
+        at: Place,
+        /// When.
+        when: Millis,
+    },
     /// Somebody cancels it.
     Cancel {
         /// When.
         when: Millis,
     },
+}
+
+// serde wants a reference.
+#[allow(clippy::trivially_copy_pass_by_ref)]
+fn is_zero(n: &u8) -> bool {
+    *n == 0
 }
 
 /// A unit.
@@ -220,12 +236,37 @@ pub struct Unit {
     pub attempt: u16,
     /// Its end was asked for; the site that has it has not confirmed yet.
     pub cancel: bool,
+    /// It ran before, and does not begin: it goes on from an image.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub carried: bool,
+    /// How many of its attempts were no new runs, but handed it on.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub moves: u8,
 }
 
 impl Unit {
     /// A unit at its start.
     pub fn new() -> Unit {
-        Unit { phase: Phase::Waiting, attempt: 0, cancel: false }
+        Unit { phase: Phase::Waiting, attempt: 0, cancel: false, carried: false, moves: 0 }
+    }
+
+    /// Whether it waits for a cluster in which it goes on.
+    pub fn waits_carried(&self) -> bool {
+        self.carried && self.phase == Phase::Queued
+    }
+
+    /// How often it was started anew.
+    pub fn retries(&self) -> u16 {
+        self.attempt.saturating_sub(self.moves.into())
+    }
+
+    /// Whether an input has it go on from an image: it left, or no cluster began with it.
+    fn is_handed(&self, input: &Input) -> bool {
+        match input {
+            Input::Leave { .. } => true,
+            Input::End { how: UnitEnd::NotStarted { .. }, .. } => self.carried,
+            _ => false,
+        }
     }
 
     /// Takes an input; says whether it changed anything. An input that does not fit the phase
@@ -234,9 +275,14 @@ impl Unit {
     pub fn on(&mut self, input: &Input, retry: u16) -> bool {
         let before = (self.phase.index(), self.attempt, self.cancel);
         if let Some(next) = self.next(input, retry) {
-            if matches!(next, Phase::Queued) && matches!(input, Input::End { .. }) {
+            let ends = matches!(input, Input::End { .. } | Input::Leave { .. });
+            if ends && matches!(next, Phase::Queued) {
+                self.carried = self.is_handed(input);
                 self.attempt += 1;
+                self.moves += u8::from(self.carried);
             }
+            // Once it runs, or never will, there is nothing left to go on from.
+            self.carried &= next.index() < Phase::RUNNING;
             self.phase = next;
         } else if matches!(input, Input::Cancel { .. }) && self.phase.site().is_some() {
             self.cancel = true;
@@ -271,19 +317,40 @@ impl Unit {
                 | Phase::Running { at: here, .. },
                 Input::End { at, when, how, used },
             ) if here.site == at.site => Some(self.ended(*at, *when, how, *used, retry)),
+            (
+                Phase::Offered { at: here }
+                | Phase::Placed { at: here }
+                | Phase::Running { at: here, .. },
+                Input::Leave { at, when },
+            ) if here.site == at.site => Some(self.left(*at, *when)),
             _ => None,
         }
     }
 
     fn ended(&self, at: Place, when: Millis, how: &UnitEnd, used: Used, retry: u16) -> Phase {
-        let again = !self.cancel && self.attempt < retry;
+        let again = !self.cancel && self.retries() < retry;
         match how {
             UnitEnd::Exit { code: 0 } => Phase::Done { at, when, used },
             UnitEnd::Cancelled => Phase::Cancelled { when },
+            UnitEnd::NotStarted { .. } if self.carried => self.left(at, when),
             _ if again => Phase::Queued,
             UnitEnd::Lost { reason } => Phase::Lost { at, when, reason: reason.as_str().into() },
             other => Phase::Failed { at, when, how: Box::new(other.clone()), used },
         }
+    }
+}
+
+impl Unit {
+    /// Nothing of it runs; its image is there.
+    fn left(&self, at: Place, when: Millis) -> Phase {
+        if self.cancel {
+            return Phase::Cancelled { when };
+        }
+        if u16::from(self.moves) < MOVES_MAX {
+            return Phase::Queued;
+        }
+        let reason = format!("it was handed on {MOVES_MAX} times, and nobody went on with it");
+        Phase::Lost { at, when, reason: reason.into() }
     }
 }
 
@@ -339,6 +406,8 @@ mod tests {
             ("killed", end(1, UnitEnd::Cancelled)),
             ("gone", end(1, UnitEnd::Lost { reason: String::new() })),
             ("end-other", end(2, UnitEnd::Exit { code: 0 })),
+            ("leave", Input::Leave { at: HERE, when }),
+            ("leave-other", Input::Leave { at: Place { site: 2, node: 1 }, when }),
             ("cancel", Input::Cancel { when }),
         ]
     }
@@ -355,7 +424,7 @@ mod tests {
                     continue;
                 }
                 for (input_name, input) in inputs() {
-                    let mut unit = Unit { phase: phase.clone(), attempt: 0, cancel };
+                    let mut unit = Unit { phase: phase.clone(), cancel, ..Unit::new() };
                     if unit.on(&input, retry) {
                         let flag = if unit.cancel && !cancel { " +cancel" } else { "" };
                         let again = if unit.attempt > 0 { " +attempt" } else { "" };
@@ -369,6 +438,34 @@ mod tests {
             }
         }
         crate::golden::check("unit-transitions.txt", &text);
+    }
+
+    /// If it failed, a unit that moved would have used up its retries, be started anew though its
+    /// image is there, or be handed on for ever.
+    #[test]
+    fn moves_are_no_retries_and_end_some_day() {
+        let when = Millis(9);
+        let not = || UnitEnd::NotStarted { reason: String::new() };
+        let end = |how| Input::End { at: HERE, when, how, used: Used::default() };
+        let mut u = Unit { phase: Phase::Running { at: HERE, since: when }, ..Unit::new() };
+        assert!(u.on(&Input::Leave { at: HERE, when }, 1) && u.carried);
+        for _ in 1..MOVES_MAX {
+            u.on(&Input::Offer { site: 1 }, 1);
+            assert!(u.on(&end(not()), 1) && u.carried && u.phase == Phase::Queued);
+        }
+        assert_eq!((u.attempt, u.retries()), (MOVES_MAX, 0));
+        u.on(&Input::Offer { site: 1 }, 1);
+        let mut last = u.clone();
+        last.on(&end(not()), 1);
+        assert!(matches!(last.phase, Phase::Lost { .. }));
+        // It runs, and fails: that is one of its retries.
+        u.on(&Input::Start { at: HERE, when }, 1);
+        assert!(!u.carried);
+        u.on(&end(UnitEnd::Exit { code: 1 }), 1);
+        assert!(u.phase == Phase::Queued && !u.carried && u.retries() == 1);
+        u.on(&Input::Offer { site: 1 }, 1);
+        u.on(&end(not()), 1);
+        assert!(matches!(u.phase, Phase::Failed { .. }));
     }
 
     #[test]

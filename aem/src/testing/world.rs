@@ -202,6 +202,10 @@ impl World for Asked {
     async fn host_checkpoints(&self, _: &SiteId, _: HostCheckpoints) -> Result<Checkpoints, Error> {
         Err(Error::unavailable("pisa is not reached"))
     }
+    async fn host_leave(&self, _: &SiteId, _: HostLeave) -> Result<Done, Error> {
+        self.note("host_leave");
+        Ok(Done {})
+    }
     async fn host_events(
         &self,
         _: &SiteId,

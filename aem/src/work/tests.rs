@@ -154,6 +154,8 @@ fn ways_out() -> Vec<(&'static str, Put, Put, Leave, &'static [&'static str])> {
                         attempt: 0,
                         until: Millis(u64::MAX),
                         want_output: false,
+                        moves: 0,
+                        carried: None,
                     };
                     assert_eq!(c.offered(offer).await.unwrap().accepted, [UNIT]);
                 }

@@ -79,6 +79,9 @@ impl World for TestWorld {
     ) -> Result<Checkpoints, Error> {
         self.grid.host_checkpoints(site, r).await
     }
+    async fn host_leave(&self, site: &SiteId, r: HostLeave) -> Result<Done, Error> {
+        self.grid.host_leave(site, r).await
+    }
     async fn host_events(
         &self,
         site: &SiteId,

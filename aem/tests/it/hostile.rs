@@ -42,6 +42,8 @@ fn offer(rennes: &Site, spec: &JobSpec, task: u16) -> HostUnits {
         attempt: 0,
         until: Millis(u64::MAX),
         want_output: false,
+        moves: 0,
+        carried: None,
     }
 }
 
@@ -138,6 +140,12 @@ async fn a_hostile_owner_runs_nothing_that_the_person_did_not_sign() {
         let o = HostUnits { attempt, ..offer(&rennes, &signed(), task) };
         let reply = pisa.ask(&core, o).await.unwrap();
         assert_eq!(reply.refusal, None, "an honest offer of task {task} was refused");
+    }
+    // A third try, or one that is called a move more often than anything moves.
+    for (attempt, moves) in [(2, 0), (MOVES_MAX + 1, MOVES_MAX + 1)] {
+        let o = HostUnits { attempt, moves, ..offer(&rennes, &signed(), 0) };
+        let reply = pisa.ask(&core, o).await.unwrap();
+        assert_eq!(reply.refusal.unwrap().rule, "mandate", "attempt {attempt}, {moves} moves");
     }
     aem.stop().await;
 }

@@ -99,6 +99,8 @@ async fn only_the_owner_speaks_for_a_job() {
         attempt: 0,
         until: Millis(u64::MAX),
         want_output: false,
+        moves: 0,
+        carried: None,
     };
     // A member is no core; a site's core speaks for its own jobs only.
     assert_eq!(pisa.ask(&alice, offer.clone()).await.unwrap_err().kind, Kind::Denied);

@@ -1,10 +1,10 @@
 //! Between cores: the owner of a job has units run by a host.
 
-use super::{InlineOutput, Outline, OutputPart, OutputStream, TaskSpec, UnitEnd, Usage};
+use super::{Carried, InlineOutput, Outline, OutputPart, OutputStream, TaskSpec, UnitEnd, Usage};
 use crate::{Done, request, subscribe};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
-use xos_base::{JobId, Millis, NodeId, UnitId, VoId};
+use xos_base::{JobId, Millis, NodeId, SiteId, UnitId, VoId};
 
 /// Units that follow one another in a job's numbering and belong to one task.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
@@ -39,13 +39,20 @@ pub struct HostUnits {
     pub outline: Outline,
     /// The units, at most [`super::HOST_BATCH_MAX`] of them.
     pub units: Vec<UnitRun>,
-    /// The attempt, from 0; at most [`TaskSpec::retry`].
+    /// The attempt, from 0; without `moves` at most [`TaskSpec::retry`].
     pub attempt: u16,
     /// A host that reads this later, by its clock, refuses: the owner may have asked elsewhere.
     pub until: Millis,
     /// Somebody watches, and the job has this one unit: short output comes with its end.
     #[serde(default)]
     pub want_output: bool,
+    /// How many of the attempts before were no new runs, but handed a running unit on: at most
+    /// [`super::MOVES_MAX`].
+    #[serde(default)]
+    pub moves: u16,
+    /// The one unit does not begin: it goes on from this.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub carried: Option<Box<Carried>>,
 }
 request!(HostUnits => HostReply, Post "/v1/hosted");
 
@@ -164,6 +171,19 @@ pub enum HostedRun {
         #[serde(default, skip_serializing_if = "Option::is_none")]
         output: Option<InlineOutput>,
     },
+    /// It stopped here for good, and goes on elsewhere from an image. The last of its attempt.
+    Left {
+        /// Where it was.
+        node: NodeId,
+        /// What it used.
+        #[serde(default)]
+        usage: Usage,
+        /// The image.
+        carried: Box<Carried>,
+        /// Why it left, when nobody asked for it; at most 512 bytes.
+        #[serde(default, skip_serializing_if = "String::is_empty")]
+        why: String,
+    },
 }
 
 /// The room that a site has.
@@ -177,6 +197,9 @@ pub struct SiteCapacity {
     /// What is left of the shares of VOs for which the asking site has units here.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub shares: Vec<ShareRoom>,
+    /// The sites whose running units its clusters take.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub takes_from: Vec<SiteId>,
 }
 
 /// What is left of a VO's share at a site.
@@ -226,5 +249,8 @@ pub struct HostOutput {
     pub offset: u64,
     /// Most bytes, at most [`super::OUTPUT_PART_MAX`].
     pub limit: u32,
+    /// Of which run, when it is one that left; absent: of the last one there.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub attempt: Option<u16>,
 }
 request!(HostOutput => OutputPart, Get "/v1/hosted/output");

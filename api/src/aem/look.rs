@@ -1,6 +1,6 @@
 //! The requests of people who look at jobs and units.
 
-use super::{Counts, JobEnd, JobSpec, JobState, Reason, UnitEnd, UnitState};
+use super::{Counts, JobEnd, JobSpec, JobState, Reason, UnitEnd, UnitMove, UnitState};
 use crate::request;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -8,6 +8,8 @@ use xos_base::{JobId, Millis, NodeId, PersonId, SiteId, UnitId, VoId};
 
 /// Most runs that are kept of a job which were followed by another.
 pub const TRIES_MAX: usize = 8;
+/// Most nodes that a line in a list of jobs names.
+pub const JOB_NODES_MAX: usize = 8;
 
 /// One job, whole.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
@@ -31,6 +33,10 @@ pub struct JobView {
     /// Its result, once it has one (without output).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub end: Option<JobEnd>,
+    /// Moves of its units from one site's cluster to another's, newest first, at most
+    /// [`super::MOVES_KEPT`].
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub moves: Vec<UnitMove>,
 }
 
 /// One line in a list of jobs.
@@ -55,6 +61,10 @@ pub struct JobSummary {
     pub seq: u64,
     /// What its units used so far (memory: the most of any one).
     pub usage: super::Usage,
+    /// Where its units run, or, once it has ended, ran: nodes, or clusters as such, at most 8 of
+    /// those of its first 1000 units.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub nodes: Vec<NodeId>,
 }
 
 /// One task of a job.

@@ -5,7 +5,7 @@
 //! sequence number. When the last unit of an envelope has ended and its events are acknowledged,
 //! only files need be left of it (output, events), until it is ended.
 
-use crate::aem::{InlineOutput, OutputPart, OutputStream, TaskSpec, UnitEnd, Usage};
+use crate::aem::{Carried, InlineOutput, OutputPart, OutputStream, TaskSpec, UnitEnd, Usage};
 use crate::{Done, request};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -59,6 +59,9 @@ pub struct StartUnits {
     /// Whether short output comes with a unit's end.
     #[serde(default)]
     pub want_output: bool,
+    /// The one unit goes on from this. Only for clusters.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub carried: Option<Box<Carried>>,
 }
 request!(StartUnits => UnitsTaken, Post "/v1/node/units/start");
 
@@ -273,6 +276,17 @@ pub enum UnitChange {
         #[serde(default, skip_serializing_if = "Option::is_none")]
         output: Option<InlineOutput>,
     },
+    /// It stopped in its cluster for good, and goes on elsewhere from an image. The last event of
+    /// an attempt.
+    Left {
+        /// What it used.
+        usage: Usage,
+        /// The image.
+        carried: Box<Carried>,
+        /// Why, when nobody asked for it.
+        #[serde(default, skip_serializing_if = "String::is_empty")]
+        why: String,
+    },
 }
 
 #[cfg(test)]
@@ -294,6 +308,7 @@ mod tests {
             },
             units: vec![],
             want_output: false,
+            carried: None,
         };
         let unit = UnitOrder { unit: 1, index: 7, attempt: 0 };
         let vars = start.variables(&unit, &"n1.pisa".parse().unwrap());

@@ -25,6 +25,11 @@ fn join_refused() -> Error {
         .hint("a site administrator makes a new one: `xos node token <name>`")
 }
 
+fn is_cluster(node: &NodeId) -> Error {
+    Error::conflict(format!("a cluster of this site is called {node}"))
+        .hint("give the node another name: `xos node token NAME`")
+}
+
 fn join_key(secret: &str) -> Result<xos_store::Key, Error> {
     registry::key("join", &hex(&sha256(secret.as_bytes())))
 }
@@ -59,8 +64,8 @@ impl Inner {
             return Err(join_refused());
         }
         let node = join.value.node.clone();
-        // It may have been made since the token was.
-        self.is_no_cluster(&node)?;
+        // It may have been made since the token was, and is not made meanwhile.
+        let _kept = self.keep_name(&node)?;
         let old = self.node(&node).await?;
         let until = self.machine_until(now);
         let mut others = old.as_ref().map(|o| o.value.keys.clone()).unwrap_or_default();
@@ -93,11 +98,16 @@ impl Inner {
     /// Jobs are sent to a cluster as to a node.
     fn is_no_cluster(&self, node: &NodeId) -> Result<(), Error> {
         let clusters = self.clusters.get().and_then(Weak::upgrade);
-        if clusters.is_some_and(|clusters| clusters.has(node)) {
-            return Err(Error::conflict(format!("a cluster of this site is called {node}"))
-                .hint("give the node another name: `xos node token NAME`"));
+        match clusters.is_some_and(|clusters| clusters.has(node)) {
+            true => Err(is_cluster(node)),
+            false => Ok(()),
         }
-        Ok(())
+    }
+
+    /// The same, also of one that is about to be made; none is until what is returned is dropped.
+    fn keep_name(&self, node: &NodeId) -> Result<Option<Box<dyn Send>>, Error> {
+        let Some(clusters) = self.clusters.get().and_then(Weak::upgrade) else { return Ok(None) };
+        clusters.keep_for_node(node).map(Some).ok_or_else(|| is_cluster(node))
     }
 
     pub(crate) async fn node(&self, node: &NodeId) -> Result<Option<Found<NodeRecord>>, Error> {

@@ -115,12 +115,28 @@ pub struct Cluster {
     /// How long saving or restoring one program may take, in seconds, until it is given up; at most
     /// 21600 counts. The core waits a minute longer. Default 600.
     pub limit_s: u64,
+    /// Whether images of programs that move go straight between this node and others of its cluster
+    /// where these reach one another: for each one this node then listens on a port that the
+    /// system chooses, until who is to have the image has connected, at most for some seconds.
+    /// With false, or where a firewall is in between, they go through the core, which takes
+    /// longer. Default true.
+    pub direct: bool,
+    /// Processes and threads that all programs of one person on this node, and their sessions here,
+    /// may come to together: beyond that no program of theirs begins another process. A node has
+    /// 32768 numbers for all processes of the cluster's programs. 16 at least count. Default 8192.
+    pub person_processes: u32,
 }
 
 impl Default for Cluster {
     fn default() -> Cluster {
         let shared = ["/bin", "/lib", "/lib32", "/lib64", "/sbin", "/usr", "/xtreemfs"];
-        Cluster { criu: None, shared: shared.map(PathBuf::from).to_vec(), limit_s: 600 }
+        Cluster {
+            criu: None,
+            shared: shared.map(PathBuf::from).to_vec(),
+            limit_s: 600,
+            direct: true,
+            person_processes: 8192,
+        }
     }
 }
 

@@ -1,7 +1,7 @@
 //! From the agent to a cell that stands alone.
 
 use super::{LOCK_FILE, SOCKET_FILE, init};
-use crate::alone::{listen, lock, no};
+use crate::alone::{forget_login, listen, lock, no};
 use crate::pids::NodeNumber;
 use crate::sys::{self, Forked};
 use nix::sched::{CloneFlags, unshare};
@@ -57,6 +57,7 @@ pub(super) fn run(dir: &Path, node: NodeNumber) -> Result<(), String> {
 
 fn detach() -> Result<(), String> {
     nix::unistd::setsid().map_err(no("leave the session"))?;
+    forget_login();
     sys::default_signals();
     sys::ignore_pipe();
     let null = File::options().read(true).write(true).open("/dev/null");

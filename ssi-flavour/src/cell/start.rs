@@ -204,6 +204,10 @@ pub(super) fn reason((stage, errno): Failure, program: &Program) -> Refusal {
             let path = short(search_path(&program.env));
             Refusal::Program(format!("cannot run {name:?}: not found in PATH={path:?}"))
         }
+        // RLIMIT_NPROC, which execve(2) looks at.
+        Stage::Exec if errno == Errno::EAGAIN => Refusal::Program(format!(
+            "cannot run {name:?} on this node: its person has as many processes here as they may"
+        )),
         Stage::Exec => Refusal::Program(format!("cannot run {name:?} on this node: {why}")),
     }
 }

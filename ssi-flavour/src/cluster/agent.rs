@@ -101,6 +101,10 @@ pub struct Agent {
     /// Of these, those with which what the tree had written is kept here.
     #[serde(default)]
     written: BTreeSet<(TreeId, u64)>,
+    /// Of these, and of those that come, what is in memory only and goes with the agent
+    /// ([`Image::brief`]).
+    #[serde(default)]
+    brief: BTreeSet<(TreeId, u64)>,
     /// Images that are fetched to be kept, or were to be, the last one of each tree.
     #[serde(default)]
     holds: BTreeMap<TreeId, Hold>,
@@ -111,9 +115,21 @@ pub struct Agent {
 impl Agent {
     /// A node that never was in the cluster. The lease is [`super::members::Times::lease`].
     pub fn new(lease: Duration) -> Agent {
-        let (copies, fences, images, written, holds, lease_until) = Default::default();
-        let (term, joined, frozen) = (0, false, true);
-        Agent { lease, term, joined, copies, fences, images, written, holds, lease_until, frozen }
+        let (copies, fences, images, written, brief, holds) = Default::default();
+        let (term, joined, frozen, lease_until) = (0, false, true, Millis(0));
+        Agent {
+            lease,
+            term,
+            joined,
+            copies,
+            fences,
+            images,
+            written,
+            brief,
+            holds,
+            lease_until,
+            frozen,
+        }
     }
 
     /// What the lease is now: what was kept may be of other times. To be said before anything runs.
@@ -154,15 +170,21 @@ impl Agent {
     pub fn lasting(&self) -> Agent {
         let lease_until = Millis(0);
         let (joined, frozen) = (false, true);
-        let (images, written) = (self.images.clone(), self.written.clone());
-        let holds = self.holds.clone();
-        let (copies, fences) = Default::default();
-        let (lease, term) = (self.lease, self.term);
-        Agent { lease, term, joined, copies, fences, images, written, holds, lease_until, frozen }
+        let images = self.images.difference(&self.brief).copied().collect();
+        let (written, holds) = (self.written.clone(), self.holds.clone());
+        Agent { term: self.term, images, written, holds, ..Agent::new(self.lease) }
+    }
+
+    /// The images that it has for now only, and may be wanted for longer: once they are kept,
+    /// [`Agent::held`].
+    pub fn brief(&self) -> impl Iterator<Item = (TreeId, u64)> {
+        self.brief.intersection(&self.images).copied()
     }
 
     /// The machine was started: nothing of what ran is left.
     pub fn rebooted(&mut self) {
+        let brief = std::mem::take(&mut self.brief);
+        self.images.retain(|image| !brief.contains(image));
         self.copies.clear();
         self.fences.clear();
         self.joined = false;
@@ -230,6 +252,12 @@ impl Agent {
         });
         out.extend(self.say(ends.collect()));
         out
+    }
+
+    /// Whether the controller has let it in since it began.
+    #[cfg(test)]
+    pub fn is_in(&self) -> bool {
+        self.joined
     }
 
     /// A heartbeat was said, and ghosts stand here for these trees.

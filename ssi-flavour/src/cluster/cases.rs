@@ -3,6 +3,7 @@
 mod agent;
 mod files;
 mod kept;
+mod leave;
 mod output;
 
 use super::agent::{Act, Agent};
@@ -28,8 +29,9 @@ fn n(number: u8) -> NodeNumber {
 fn image(version: u64, node: u8) -> Image {
     let output = Offsets { out: 10, err: 0 };
     let nodes = BTreeSet::from([n(node)]);
-    let written = BTreeSet::new();
-    Image { version, output, bytes: 1, freeze_ms: 1, still_ms: 1, nodes, shared: false, written }
+    let (brief, written, shared) = (BTreeSet::new(), BTreeSet::new(), false);
+    let (freeze_ms, still_ms) = (1, 1);
+    Image { version, output, bytes: 1, freeze_ms, still_ms, nodes, shared, written, brief }
 }
 
 /// What of the output a node keeps that has it not, with the checkpoint that node 1 made.
@@ -155,8 +157,10 @@ fn told(effects: &[Effect], number: u8) -> Vec<Order> {
 fn a_move_goes_through_its_steps() {
     let mut d = Desk::new(true);
     d.moving(2);
-    assert_eq!(d.beat(1), [Order::Dump { tree: T, epoch: 1, attempt: 2, version: 1 }]);
-    assert_eq!(d.beat(2), [], "nothing to restore yet");
+    let dump = Order::Dump { tree: T, epoch: 1, attempt: 2, version: 1, lasts: false };
+    assert_eq!(d.beat(1), [dump]);
+    let expect = Order::Expect { tree: T, epoch: 2, version: 1, from: n(1) };
+    assert_eq!(d.beat(2), [expect], "nothing to restore yet");
     d.dumped(2, 1);
     assert_eq!(d.beat(2), [restore(2, image(1, 1), false)]);
     let effects = d.fact(2, Fact::Restored { tree: T, epoch: 2 });

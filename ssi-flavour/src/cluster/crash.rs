@@ -44,6 +44,14 @@ fn of_copies(
         TreeState::Starting | TreeState::Running if t.node == node => {
             Some(after_crash(tree, t, reason, now))
         }
+        TreeState::Leaving { image: None, .. } if t.node == node => {
+            Some(after_crash(tree, t, reason, now))
+        }
+        // Its image is on the disk of that node alone: one before it may be elsewhere.
+        TreeState::Leaving { image: Some(_), .. } if t.node == node => {
+            let reason = reason.to_owned();
+            Some(TreeRecord::Stayed { tree, reason, at: now })
+        }
         TreeState::Moving { step, .. } if t.node == node => Some(match step {
             // The target may have all of it, and will say.
             Step::Restoring { .. } => TreeRecord::SourceLost { tree },

@@ -60,6 +60,26 @@ pub struct Image {
     /// tree's spool is elsewhere.
     #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
     pub written: BTreeSet<NodeNumber>,
+    /// Those of them that have it in memory only, as after a move: it counts as a checkpoint where
+    /// they are, and takes no other one's place until they say that they have it for good
+    /// ([`Fact::Holds`]).
+    #[serde(default)]
+    pub brief: BTreeSet<NodeNumber>,
+}
+
+impl Image {
+    /// Another node has it now, as those had it from whom it came.
+    pub fn came_to(&mut self, node: NodeNumber) {
+        self.nodes.insert(node);
+        if !self.brief.is_empty() {
+            self.brief.insert(node);
+        }
+    }
+
+    /// The nodes that have it for good.
+    pub fn kept(&self) -> BTreeSet<NodeNumber> {
+        self.nodes.difference(&self.brief).copied().collect()
+    }
 }
 
 /// A file of a tree that was cut back to what it was when the tree was saved.
@@ -142,6 +162,10 @@ pub enum Order {
         attempt: u64,
         /// The number of the image.
         version: u64,
+        /// Whether the image is a checkpoint, on the disk, before it is said to be complete: nothing
+        /// else may be left of the tree then.
+        #[serde(default)]
+        lasts: bool,
     },
     /// Fetch the image and make a copy of it, stopped; answered by [`Fact::Restored`],
     /// [`Fact::NotRestored`] or [`Fact::Barred`], before which there may be [`Fact::CutBack`].
@@ -156,6 +180,18 @@ pub enum Order {
         /// on after the image was made.
         #[serde(default)]
         roll_back: bool,
+    },
+    /// The image is being made, and the copy of it will be wanted here: take it as it comes. Not
+    /// answered: without it the copy is made as well, only later.
+    Expect {
+        /// The tree.
+        tree: TreeId,
+        /// The epoch of the copy that is to follow.
+        epoch: u64,
+        /// The number of the image.
+        version: u64,
+        /// The node that makes it.
+        from: NodeNumber,
     },
     /// End the copy, or forget that it ended, and never make it again; where the tree was born, its
     /// ghost stays. Answered by [`Fact::Gone`].

@@ -7,6 +7,11 @@
 //! before the commit: the target's copy is killed, and when that is certain ([`Step::Undoing`]) the
 //! source is told to go on. The number that a failed attempt took is not given again, so that late
 //! orders and answers of it fit nothing.
+//!
+//! A tree leaves for another cluster ([`TreeState::Leaving`]): its node dumps it and leaves it
+//! stopped; that is recorded, and from then on the copy is killed and never runs again; once it is
+//! gone the tree is [`TreeState::Away`]. Of it only the image is left, from which it is started
+//! elsewhere: as another tree ([`TreeRecord::Came`]), which nothing here decides about.
 
 mod change;
 mod record;
@@ -135,6 +140,19 @@ pub enum TreeState {
         /// Since when.
         since: Millis,
     },
+    /// It leaves for another cluster.
+    Leaving {
+        /// The number of the attempt: an epoch that no copy gets.
+        next: u64,
+        /// The number of the image.
+        version: u64,
+        /// The image, once it is complete: then the copy goes, and there is no way back to it.
+        image: Option<Image>,
+        /// Since when that is so.
+        since: Millis,
+    },
+    /// Nothing of it is here but its checkpoint, from which it goes on elsewhere.
+    Away,
     /// It cannot go on.
     Lost {
         /// Why, for the person.
@@ -225,7 +243,8 @@ impl Tree {
                 !self.confirmed || self.saving.is_some() || !told
             }
             TreeState::Starting | TreeState::Moving { .. } | TreeState::Restarting { .. } => true,
-            TreeState::Checkpointed { .. } => false,
+            TreeState::Leaving { .. } => true,
+            TreeState::Checkpointed { .. } | TreeState::Away => false,
             TreeState::Lost { .. } | TreeState::Ended(_) => true,
         }
     }
@@ -299,7 +318,10 @@ impl Tree {
     /// Whether an image is one that is kept for a restart, and a node is not known to have it; or
     /// not known to have the output, if it says that it has that `written`.
     fn wants_copy_of(&self, image: u64, at: NodeNumber, written: bool) -> bool {
-        let lacks = |c: &Image| !c.nodes.contains(&at) || (written && !c.written.contains(&at));
+        let lacks = |c: &Image| {
+            let image = c.brief.contains(&at) || !c.nodes.contains(&at);
+            image || (written && !c.written.contains(&at))
+        };
         let mut kept = self.checkpoint.iter().chain(&self.previous);
         !self.state.is_final() && kept.any(|c| c.version == image && lacks(c))
     }
@@ -307,10 +329,15 @@ impl Tree {
     /// Whether a copy of it is on a node, or may come to be there.
     pub fn uses(&self, node: NodeNumber) -> bool {
         match &self.state {
-            TreeState::Starting | TreeState::Running => self.node == node,
+            TreeState::Starting | TreeState::Running | TreeState::Leaving { .. } => {
+                self.node == node
+            }
             TreeState::Moving { to, .. } => self.node == node || *to == node,
             TreeState::Restarting { to, .. } => *to == node,
-            TreeState::Checkpointed { .. } | TreeState::Lost { .. } | TreeState::Ended(_) => false,
+            TreeState::Checkpointed { .. }
+            | TreeState::Away
+            | TreeState::Lost { .. }
+            | TreeState::Ended(_) => false,
         }
     }
 
@@ -330,13 +357,22 @@ impl Tree {
             TreeState::Moving { step: Step::Undoing { .. }, .. } => now,
             TreeState::Moving { to, next, .. } => now || (*to == at && *next == copy),
             TreeState::Restarting { to, next, .. } => *to == at && *next == copy,
-            TreeState::Checkpointed { .. } | TreeState::Lost { .. } | TreeState::Ended(_) => false,
+            TreeState::Leaving { image, .. } => now && image.is_none(),
+            TreeState::Checkpointed { .. }
+            | TreeState::Away
+            | TreeState::Lost { .. }
+            | TreeState::Ended(_) => false,
         }
     }
 
     /// Whether an image is needed, or may come to be. One that is not never will be again.
     fn wants_image(&self, image: u64) -> bool {
-        let moving = matches!(self.state, TreeState::Moving { version, .. } if version == image);
+        let moving = match self.state {
+            TreeState::Moving { version, .. } | TreeState::Leaving { version, .. } => {
+                version == image
+            }
+            _ => false,
+        };
         let kept = self.checkpoint.iter().chain(&self.previous).any(|c| c.version == image);
         let saving = self.saving.is_some_and(|(version, _)| version == image);
         !self.state.is_final() && (moving || kept || saving)

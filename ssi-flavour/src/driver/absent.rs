@@ -28,6 +28,10 @@ impl Checkpointer for Absent {
         unable()
     }
 
+    async fn seal_to_travel(&self, _: &Path, _: Origin) -> Result<Manifest, DriverError> {
+        unable()
+    }
+
     async fn restore(&self, _: RestoreOrder) -> Result<Restored, DriverError> {
         unable()
     }

@@ -206,6 +206,14 @@ impl Checkpointer for Criu {
             Ok(bytes) => stats::open_files(&bytes, &before).map_err(|e| wrong("files.img", e))?,
             Err(e) => return Err(DriverError::system(format!("read {}", files.display()))(e)),
         };
+        // In which control groups it was is its node's matter, and no restore follows it.
+        let groups = order.folder.join("cgroup.img");
+        match std::fs::remove_file(&groups) {
+            Err(e) if e.kind() != std::io::ErrorKind::NotFound => {
+                return Err(DriverError::system(format!("remove {}", groups.display()))(e));
+            }
+            _ => {}
+        }
         ended.forget()?;
         Ok(Dumped {
             pid,
@@ -220,6 +228,11 @@ impl Checkpointer for Criu {
     async fn seal(&self, folder: &Path, origin: Origin) -> Result<Manifest, DriverError> {
         let folder = folder.to_owned();
         Ok(blocking(move || images::seal(&folder, origin)).await??)
+    }
+
+    async fn seal_to_travel(&self, folder: &Path, origin: Origin) -> Result<Manifest, DriverError> {
+        let folder = folder.to_owned();
+        Ok(blocking(move || images::seal_to_travel(&folder, origin)).await??)
     }
 
     async fn restore(&self, order: RestoreOrder) -> Result<Restored, DriverError> {

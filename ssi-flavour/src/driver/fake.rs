@@ -222,6 +222,10 @@ impl Checkpointer for Fake {
         Ok(Manifest { format: super::images::FORMAT, origin, files: BTreeMap::new() })
     }
 
+    async fn seal_to_travel(&self, folder: &Path, origin: Origin) -> Result<Manifest, DriverError> {
+        self.seal(folder, origin).await
+    }
+
     async fn restore(&self, order: RestoreOrder) -> Result<Restored, DriverError> {
         let mut world = self.world();
         let image = world.image(&order.folder)?.clone();

@@ -216,6 +216,23 @@ fn told(changed: &[String]) -> FilesError {
     FilesError::Changed { what: format!("{are}: {named}{more}") }
 }
 
+/// Has what a tree wrote to files that it has open reach the disk, while it runs: [`record`] finds
+/// little to do then. What is no plain file under its name any more is left out.
+///
+/// # Errors
+/// Those of the system: as that the tree has ended, or a volume that does not answer.
+pub fn flush(root: i32, cell: Option<Cell>, person: &Person) -> std::io::Result<()> {
+    let names = look::written(root)?;
+    if names.is_empty() {
+        return Ok(());
+    }
+    let mounts = Mounts::of(cell)?;
+    person.among(space(cell)?.as_ref(), || {
+        let mut some = names.iter().take(FILES_MAX);
+        some.try_for_each(|name| look::see(name, None, true, person, &mounts).map(drop))
+    })
+}
+
 /// Writes down what files are that a tree has open, and has what was written to them reach the
 /// disk: the tree was saved, and nothing of it went on since. `root`: of the tree, as this process
 /// sees it.

@@ -81,6 +81,11 @@ impl Manifest {
     pub fn size_bytes(&self) -> u64 {
         self.files.values().map(|file| file.size_bytes).sum()
     }
+
+    /// Whether the content of each file is written down, so that damage is seen whenever it comes.
+    pub fn lasts(&self) -> bool {
+        self.files.values().all(|file| file.sha256.is_some())
+    }
 }
 
 /// A file of an image folder.
@@ -88,8 +93,9 @@ impl Manifest {
 pub struct ImageFile {
     /// Its size.
     pub size_bytes: u64,
-    /// Of its content, in hexadecimal.
-    pub sha256: String,
+    /// Of its content, in hexadecimal; none: the image only travels.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub sha256: Option<String>,
 }
 
 /// Why images are not used.
@@ -150,22 +156,56 @@ pub enum ImageError {
 /// # Errors
 /// When something in the folder is not a file of this program's user alone, or the disk is full.
 pub fn seal(folder: &Path, origin: Origin) -> Result<Manifest, ImageError> {
+    let measured = |file: &File| -> std::io::Result<ImageFile> {
+        let measured = measure(file)?;
+        file.sync_all()?;
+        Ok(measured)
+    };
+    sealed(folder, origin, measured, true)
+}
+
+/// The same for images that only travel, and are no checkpoint: the manifest has no digests, as
+/// each part of them is sealed on its way, and nothing is brought to the disk.
+///
+/// # Errors
+/// As [`seal`].
+pub fn seal_to_travel(folder: &Path, origin: Origin) -> Result<Manifest, ImageError> {
+    let sized = |file: &File| -> std::io::Result<ImageFile> {
+        Ok(ImageFile { size_bytes: file.metadata()?.len(), sha256: None })
+    };
+    sealed(folder, origin, sized, false)
+}
+
+fn sealed(
+    folder: &Path,
+    origin: Origin,
+    measure: impl Fn(&File) -> std::io::Result<ImageFile>,
+    lasts: bool,
+) -> Result<Manifest, ImageError> {
     let dir = Folder::open(folder)?;
     let mut files = BTreeMap::new();
     for name in dir.names()? {
         let file = dir.file(&name)?;
         let measured = measure(&file).map_err(dir.failed(&name))?;
-        file.sync_all().map_err(dir.failed(&name))?;
         files.insert(name, measured);
     }
     let manifest = Manifest { format: FORMAT, origin, files };
     let written = serde_json::to_vec(&manifest).map_err(std::io::Error::from);
-    let written = written.and_then(|bytes| dir.put(&bytes));
+    let written = written.and_then(|bytes| dir.put(&bytes, lasts));
     written.map_err(dir.failed(MANIFEST))?;
     Ok(manifest)
 }
 
-/// Reads a folder's manifest and compares all files with it.
+/// Reads a folder's manifest, without looking whether all is as that says.
+///
+/// # Errors
+/// When there is none, or it is none.
+pub(crate) fn manifest(folder: &Path) -> Result<Manifest, ImageError> {
+    Folder::open(folder)?.manifest()
+}
+
+/// Reads a folder's manifest and compares all files with it; of images that only travel their
+/// sizes, as their content was compared when it came.
 ///
 /// # Errors
 /// When the folder is torn, altered, open to others, or not of `owner`'s program.
@@ -191,7 +231,8 @@ pub fn verify(folder: &Path, owner: u32) -> Result<Manifest, ImageError> {
             let what = format!("{size} bytes, not {}", expected.size_bytes);
             return Err(dir.altered(name, what));
         }
-        if measure(&file).map_err(dir.failed(name))? != *expected {
+        let lasts = expected.sha256.is_some();
+        if lasts && measure(&file).map_err(dir.failed(name))? != *expected {
             return Err(dir.altered(name, "its content differs"));
         }
     }
@@ -310,8 +351,8 @@ impl<'a> Folder<'a> {
         Ok(manifest)
     }
 
-    /// The manifest, whole or not at all, also after a power loss.
-    fn put(&self, bytes: &[u8]) -> std::io::Result<()> {
+    /// The manifest, whole or not at all; if it is to last, also after a power loss.
+    fn put(&self, bytes: &[u8], lasts: bool) -> std::io::Result<()> {
         match rustix::fs::unlinkat(&self.fd, DRAFT, rustix::fs::AtFlags::empty()) {
             Ok(()) | Err(rustix::io::Errno::NOENT) => {}
             Err(e) => return Err(e.into()),
@@ -319,9 +360,13 @@ impl<'a> Folder<'a> {
         let how = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::CLOEXEC;
         let mut draft = File::from(openat(&self.fd, DRAFT, how, Mode::from_raw_mode(0o600))?);
         draft.write_all(bytes)?;
-        draft.sync_all()?;
+        if lasts {
+            draft.sync_all()?;
+        }
         renameat_with(&self.fd, DRAFT, &self.fd, MANIFEST, RenameFlags::NOREPLACE)?;
-        fsync(self.fd.as_fd())?;
+        if lasts {
+            fsync(self.fd.as_fd())?;
+        }
         Ok(())
     }
 
@@ -352,7 +397,7 @@ fn measure(mut file: &File) -> std::io::Result<ImageFile> {
         // Writing to a string cannot fail.
         let _ = write!(sha256, "{byte:02x}");
     }
-    Ok(ImageFile { size_bytes, sha256 })
+    Ok(ImageFile { size_bytes, sha256: Some(sha256) })
 }
 
 #[cfg(test)]

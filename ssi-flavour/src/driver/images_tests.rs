@@ -34,13 +34,34 @@ fn what_was_sealed_is_whole() {
     assert_eq!(manifest.size_bytes(), 15);
     // sha256sum of "memory"
     assert_eq!(
-        manifest.files["pages-1.img"].sha256,
-        "c064fbca9d9de8dd9bb0624984403b28d0da807a69365d4f7fb09123ecb0c405"
+        manifest.files["pages-1.img"].sha256.as_deref(),
+        Some("c064fbca9d9de8dd9bb0624984403b28d0da807a69365d4f7fb09123ecb0c405")
     );
+    assert!(manifest.lasts());
     let mode = |name: &str| std::fs::metadata(folder.join(name)).unwrap().permissions().mode();
     assert_eq!(mode(MANIFEST) & 0o7777, 0o600, "it names people's files");
     assert!(!folder.join(DRAFT).exists());
     assert!(seal(&folder, origin()).is_err(), "a manifest is written once");
+}
+
+/// If it failed, half an image would be started, or one that only travels be kept as a checkpoint
+/// whose damage nobody sees.
+#[test]
+fn an_image_that_travels_is_whole_and_no_checkpoint() {
+    let dir = tempfile::tempdir().unwrap();
+    let folder = dir.path().join("images");
+    std::fs::DirBuilder::new().mode(0o700).create(&folder).unwrap();
+    write(&folder.join("pages-1.img"), "memory");
+    assert!(matches!(verify(&folder, OWNER).unwrap_err(), ImageError::Torn { .. }));
+    seal_to_travel(&folder, origin()).unwrap();
+    let found = verify(&folder, OWNER).unwrap();
+    assert_eq!((found.lasts(), found.size_bytes()), (false, 6));
+    assert_eq!(manifest(&folder).unwrap(), found);
+    write(&folder.join("pages-1.img"), "memo");
+    assert!(matches!(verify(&folder, OWNER).unwrap_err(), ImageError::Altered { .. }));
+    write(&folder.join("pages-1.img"), "memory");
+    write(&folder.join("pages-2.img"), "");
+    assert!(matches!(verify(&folder, OWNER).unwrap_err(), ImageError::Altered { .. }));
 }
 
 /// If it failed, a program would go on with memory that is not its own.

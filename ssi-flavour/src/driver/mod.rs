@@ -56,6 +56,23 @@ pub(crate) fn inner_pid(outer: i32) -> std::io::Result<i32> {
     proc::inner_pid(outer)
 }
 
+/// How much memory a tree has that no file has, in bytes, as far as its processes tell: what an image
+/// of it is about as large as.
+///
+/// # Errors
+/// Those of the system; that it has ended is one.
+pub(crate) fn memory_bytes(root: i32) -> std::io::Result<u64> {
+    let mut bytes = 0_u64;
+    for pid in proc::tree(root)? {
+        match proc::memory_bytes(pid) {
+            Ok(of) => bytes = bytes.saturating_add(of),
+            Err(e) if proc::ended(&e) && pid != root => {}
+            Err(e) => return Err(e),
+        }
+    }
+    Ok(bytes)
+}
+
 /// What saves trees and starts them again. Every call ends within its limit.
 #[async_trait]
 pub trait Checkpointer: Send + Sync {
@@ -77,6 +94,13 @@ pub trait Checkpointer: Send + Sync {
     /// # Errors
     /// When the folder is not as [`Checkpointer::dump`] left it.
     async fn seal(&self, folder: &Path, origin: Origin) -> Result<Manifest, DriverError>;
+
+    /// The same for images that only travel to another machine, sealed on their way: they are no
+    /// checkpoint, so that nothing is read or brought to the disk.
+    ///
+    /// # Errors
+    /// As [`Checkpointer::seal`].
+    async fn seal_to_travel(&self, folder: &Path, origin: Origin) -> Result<Manifest, DriverError>;
 
     /// Starts a tree from an image folder that is whole and its owner's, if it has no more then
     /// than its owner may have. On an error nothing of it runs.

@@ -1,12 +1,15 @@
 //! The files of programs: seen when they are saved, and brought back before they go on from there.
 
+use super::cell::Calls;
 use super::wait;
+use super::work::root_of;
 use crate::cell::proto::Tree;
 use crate::cluster::messages::CutFile;
 use crate::driver::files::{self, Cut};
 use crate::driver::images::origin;
 use crate::driver::{Cell, DriverError, Dumped, Person};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
 /// Why no copy was made, for the person whose tree it is.
@@ -31,7 +34,29 @@ impl From<DriverError> for NotMade {
     }
 }
 
-/// Writes down what the files are that a tree had open when it was saved; it stands still since.
+/// Has what a tree wrote to its files reach the disk while it runs yet, so that little is left for
+/// [`record`], for which it stands still. What fails here fails there again.
+pub(super) async fn flush(
+    calls: Arc<Calls>,
+    (tree, cell): (Tree, Cell),
+    person: Person,
+    limit: Duration,
+) {
+    let flushed = wait(move || -> Result<(), String> {
+        let root = root_of(&calls, tree, cell)?;
+        files::flush(root, Some(cell), &person).map_err(|e| e.to_string())
+    });
+    let why = match tokio::time::timeout(limit, flushed).await {
+        Ok(Ok(Ok(()))) => return,
+        Ok(Ok(Err(why))) => why,
+        Ok(Err(lost)) => lost.to_string(),
+        Err(late) => late.to_string(),
+    };
+    tracing::info!(%tree, why, "what it wrote to files is not on the disk before it stands still");
+}
+
+/// Writes down what the files are that a tree had open when it was saved; it stands still since. An
+/// image of a move needs that too: it becomes a checkpoint later.
 pub(super) async fn record(
     mut dumped: Dumped,
     (root, cell): (i32, Cell),

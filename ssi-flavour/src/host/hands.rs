@@ -1,8 +1,9 @@
 //! What is done with a node's trees beside what its agent decides.
 
-use super::Store;
 use super::cell::Calls;
 use super::groups::Groups;
+use super::progress::Progress;
+use super::{Store, line, travel};
 use crate::cell::CallError;
 use crate::cell::proto::{Ask, Refusal, Status, Tree};
 use crate::cluster::messages::{Stretch, TreeId};
@@ -22,6 +23,8 @@ pub struct Hands {
     pub(super) calls: Arc<Calls>,
     pub(super) init_pid: i32,
     pub(super) store: Store,
+    pub(super) progress: Progress,
+    pub(super) direct: bool,
     pub(super) spools: Arc<Spools>,
     pub(super) overlay: Arc<Overlay>,
     pub(super) groups: Groups,
@@ -101,12 +104,24 @@ impl Hands {
         Ok(told.collect())
     }
 
-    /// Writes an image for another node; see [`Store::send`].
+    /// Sends an image to another node, which is at the other end of the socket: also one that is
+    /// being made, or about to be.
     ///
     /// # Errors
-    /// As [`Store::send`].
-    pub fn send_image(&self, tree: TreeId, version: u64, mut to: UnixStream) -> io::Result<()> {
-        self.store.send(tree, version, &mut to)
+    /// That it is not here, and will not be; those of the way.
+    pub fn send_image(&self, tree: TreeId, version: u64, to: UnixStream) -> io::Result<()> {
+        let (line, key) = line::give(to, self.direct)?;
+        travel::send(&self.store, &self.progress, (tree, version), line, &key)
+    }
+
+    /// Sends the image of a tree that left to a node of another cluster, which may be of any site:
+    /// by that socket only, so that nobody there hears where this node is reached.
+    ///
+    /// # Errors
+    /// As [`Hands::send_image`].
+    pub fn send_carried(&self, tree: TreeId, version: u64, to: UnixStream) -> io::Result<()> {
+        let (line, key) = line::give(to, false)?;
+        travel::send(&self.store, &self.progress, (tree, version), line, &key)
     }
 
     /// Writes a part of a tree's output for another node; see [`Spools::send`].

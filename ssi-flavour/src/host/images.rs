@@ -1,21 +1,40 @@
 //! Images of other nodes, fetched to restore a tree here or to be kept; and images that came to
 //! nothing.
 
+use super::line::{self, Line, SILENCE_MAX};
+use super::travel::receive;
 use super::{Event, Host, Peers, Store, Work, wait};
+use crate::cluster::agent::Act;
 use crate::cluster::messages::{TreeId, Written};
+use crate::cluster::trees::STEP_MAX;
 use crate::driver::images::verify;
 use crate::pids::NodeNumber;
 use std::collections::BTreeSet;
 use std::io::{self, ErrorKind, Read};
-use std::net::Shutdown;
 use std::os::unix::net::UnixStream;
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
+use tokio::task::JoinHandle;
+use xos_base::Millis;
 
-/// How long nothing of an image may come until it is given up.
-const SILENCE_MAX: Duration = Duration::from_secs(60);
-/// How long all of it may take.
+/// How long all of an image may take.
 const FETCH_MAX: Duration = Duration::from_secs(6 * 3600);
+/// How long an image stays that was fetched before its copy is to be made: both steps of a move.
+const EXPECT_MAX: Duration = STEP_MAX.saturating_mul(2);
+/// After how many heartbeats an image of a move is made a checkpoint: until then the core has said
+/// whether it is wanted.
+const KEEP_BEATS: u32 = 3;
+
+/// How an image is taken.
+#[derive(Clone, Copy)]
+pub(super) struct Taking {
+    /// Straight from who sends it, where that is reached.
+    pub(super) direct: bool,
+    /// It is to be on the disk when it is whole.
+    pub(super) lasts: bool,
+    /// So many bytes may come.
+    pub(super) most: u64,
+}
 
 /// An image on its way here, that can be given up.
 #[derive(Debug, Default)]
@@ -24,7 +43,15 @@ pub(super) struct Fetch(Mutex<Way>);
 #[derive(Debug, Default)]
 struct Way {
     given_up: bool,
-    socket: Option<UnixStream>,
+    line: Option<Line>,
+}
+
+/// An image that comes before its copy is to be made.
+pub(super) struct Expected {
+    pub(super) version: u64,
+    pub(super) way: Arc<Fetch>,
+    pub(super) fetched: JoinHandle<Result<(), String>>,
+    since: Millis,
 }
 
 impl Fetch {
@@ -32,38 +59,37 @@ impl Fetch {
     pub(super) fn give_up(&self) {
         let mut way = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         way.given_up = true;
-        if let Some(socket) = way.socket.take() {
-            // It may have ended by itself.
-            let _gone = socket.shutdown(Shutdown::Both);
+        if let Some(line) = way.line.take() {
+            line.end();
         }
     }
 
-    /// It comes over this socket; an error when nobody wants it.
-    fn comes(&self, socket: &UnixStream) -> io::Result<()> {
+    /// It comes over this one; an error when nobody wants it.
+    fn comes(&self, line: &Line) -> io::Result<()> {
         let mut way = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         if way.given_up {
             return Err(io::Error::other("it was given up"));
         }
-        way.socket = Some(socket.try_clone()?);
+        way.line = Some(line.again()?);
         Ok(())
     }
 
-    /// No more comes over that socket.
+    /// No more comes over that one.
     fn over(&self) {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).socket = None;
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).line = None;
     }
 }
 
 /// What comes, but neither silence nor drops for ever.
 struct Limited {
-    socket: UnixStream,
+    line: Line,
     until: Instant,
 }
 
 impl Limited {
-    fn new(socket: UnixStream, silence: Duration, whole: Duration) -> io::Result<Limited> {
-        socket.set_read_timeout(Some(silence))?;
-        Ok(Limited { socket, until: Instant::now() + whole })
+    fn new(line: Line, silence: Duration, whole: Duration) -> io::Result<Limited> {
+        line.limit(silence)?;
+        Ok(Limited { line, until: Instant::now() + whole })
     }
 }
 
@@ -73,7 +99,7 @@ impl Read for Limited {
         if Instant::now() >= self.until {
             return Err(late("it takes too long"));
         }
-        match self.socket.read(buf) {
+        match self.line.read(buf) {
             Err(e) if e.kind() == ErrorKind::WouldBlock => Err(late("nothing of it comes")),
             read => read,
         }
@@ -92,12 +118,18 @@ impl Host {
     ) {
         let follow = self.copies.get(&tree).map(|c| c.streaming.follow.clone());
         let outputs = self.outputs();
-        let (store, peers, here) = (self.store.clone(), self.setup.peers.clone(), self.setup.node);
-        let events = self.events.clone();
+        let (fetching, events) = (self.fetching(), self.events.clone());
         tokio::spawn(async move {
             let fetched = wait(move || -> Result<bool, String> {
-                fetch(&store, &*peers, here, &from, (tree, version), &Fetch::default())?;
-                verify(&store.folder(tree, version), owner).map(drop).map_err(|why| {
+                fetching.fetch(&from, (tree, version), &Fetch::default(), true)?;
+                let store = &fetching.store;
+                let found = verify(&store.folder(tree, version), owner);
+                let found = found.map_err(|why| why.to_string());
+                let lasts = found.and_then(|manifest| match manifest.lasts() {
+                    true => Ok(()),
+                    false => Err("it is of a move".to_owned()),
+                });
+                lasts.map_err(|why| {
                     let gone = store.discard(tree, version);
                     let left = gone.err().map(|e| format!("; and it stays: {e}"));
                     format!("what came is no image: {why}{}", left.unwrap_or_default())
@@ -121,7 +153,8 @@ impl Host {
             tracing::warn!(%tree, version, %error, "an image stays");
         };
         match self.store.take_out(tree, version) {
-            Ok(Some(out)) => {
+            Ok(out) if out.is_empty() => {}
+            Ok(out) => {
                 let store = self.store.clone();
                 tokio::task::spawn_blocking(move || {
                     if let Err(error) = store.remove(tree, &out) {
@@ -129,8 +162,108 @@ impl Host {
                     }
                 });
             }
-            Ok(None) => {}
             Err(error) => stays(&error),
+        }
+    }
+
+    /// Begins to fetch an image that another node makes, or is about to make: so that the program
+    /// there does not stand still before the way is made, and not until all is sent.
+    pub(super) fn expect(&mut self, tree: TreeId, version: u64, from: NodeNumber) {
+        let known = self.expected.get(&tree).is_some_and(|e| e.version >= version);
+        // The order to restore it would be refused.
+        let nobody_s = !self.jobs.contains_key(&tree);
+        if known || nobody_s || self.is_fetched(tree, version) {
+            return;
+        }
+        self.unexpect(tree);
+        let (fetching, way) = (self.fetching(), Arc::new(Fetch::default()));
+        let (of, nodes) = (way.clone(), BTreeSet::from([from]));
+        let fetched = tokio::task::spawn_blocking(move || {
+            fetching.fetch(&nodes, (tree, version), &of, false)
+        });
+        let since = self.setup.clock.up();
+        self.expected.insert(tree, Expected { version, way, fetched, since });
+    }
+
+    pub(super) fn fetching(&self) -> Fetching {
+        let (store, peers) = (self.store.clone(), self.setup.peers.clone());
+        Fetching { store, peers, here: self.setup.node, direct: self.setup.direct }
+    }
+
+    /// Whether a copy is being made of an image.
+    fn is_fetched(&self, tree: TreeId, version: u64) -> bool {
+        let coming = self.restoring.get(&tree).and_then(|c| c.image.as_ref());
+        coming.is_some_and(|(other, _)| *other == version)
+    }
+
+    /// An image that comes is wanted no more.
+    pub(super) fn unexpect(&mut self, tree: TreeId) {
+        let Some(Expected { version, way, fetched, .. }) = self.expected.remove(&tree) else {
+            return;
+        };
+        way.give_up();
+        let store = self.store.clone();
+        let kept = self.agent.keeps(tree, version) || self.is_fetched(tree, version);
+        tokio::spawn(async move {
+            // What came of it before.
+            if fetched.await.is_ok_and(|came| came.is_ok()) && !kept {
+                let gone = wait(move || store.discard(tree, version)).await.flatten();
+                if let Err(error) = gone {
+                    tracing::warn!(%tree, version, %error, "an image stays");
+                }
+            }
+        });
+    }
+
+    /// Gives up what was expected for too long, and makes checkpoints of images of moves that are
+    /// wanted for longer.
+    pub(super) fn tidy_images(&mut self) {
+        let now = self.setup.clock.up();
+        let late = self.expected.iter().filter(|(_, e)| now.since(e.since) >= EXPECT_MAX);
+        let late: Vec<TreeId> = late.map(|(tree, _)| *tree).collect();
+        late.into_iter().for_each(|tree| self.unexpect(tree));
+        let brief: BTreeSet<(TreeId, u64)> = self.agent.brief().collect();
+        self.brief.retain(|image, _| brief.contains(image));
+        let after = self.setup.times.heartbeat().saturating_mul(KEEP_BEATS);
+        for (tree, version) in brief {
+            let since = *self.brief.entry((tree, version)).or_insert(Some(now));
+            // As long as a copy stands still somebody may be fetching it.
+            let moves = self.copies.get(&tree).is_some_and(|c| !c.runs);
+            let due = since.is_some_and(|since| now.since(since) >= after);
+            if due && !moves && !self.is_fetched(tree, version) {
+                self.brief.insert((tree, version), None);
+                let (store, events) = (self.store.clone(), self.events.clone());
+                tokio::spawn(async move {
+                    let done = wait(move || store.keep(tree, version)).await.flatten();
+                    let done = done.map_err(|e| e.to_string());
+                    // A host that is gone has nothing to keep.
+                    let _gone = events.send(Event::Kept { tree, version, done });
+                });
+            }
+        }
+    }
+
+    /// An image of a move is a checkpoint now, or is not.
+    pub(super) fn kept(
+        &mut self,
+        tree: TreeId,
+        version: u64,
+        done: Result<(), String>,
+    ) -> Vec<Act> {
+        self.brief.remove(&(tree, version));
+        let wanted = self.agent.brief().any(|image| image == (tree, version));
+        match done {
+            Ok(()) if wanted => self.agent.held(tree, 0, version, Ok(false)).into_iter().collect(),
+            Ok(()) => {
+                self.discard_unused(tree, version);
+                Vec::new()
+            }
+            Err(why) => {
+                if wanted {
+                    tracing::warn!(%tree, version, why, "the image of a move is no checkpoint yet");
+                }
+                Vec::new()
+            }
         }
     }
 
@@ -138,8 +271,8 @@ impl Host {
     pub(super) fn discard_unused(&self, tree: TreeId, version: u64) {
         let work = self.copies.get(&tree).and_then(|c| c.work.as_ref());
         let made = work.is_some_and(|w| w.version == version);
-        let coming = self.restoring.get(&tree).and_then(|c| c.image.as_ref());
-        let fetched = coming.is_some_and(|(other, _)| *other == version);
+        let expected = self.expected.get(&tree).is_some_and(|e| e.version == version);
+        let fetched = expected || self.is_fetched(tree, version);
         if !made && !fetched && !self.agent.keeps(tree, version) {
             self.discard(tree, version);
         }
@@ -154,37 +287,64 @@ impl Host {
 
     /// An image is wanted no more. What works at it finds that out by itself.
     pub(super) fn give_up(&mut self, work: &Work) {
+        if let Some(writing) = &work.writing {
+            writing.give_up();
+        }
         if work.dumped.is_some() && !work.sealing {
             self.work_over(work.number);
         }
     }
 }
 
-/// Has an image here, from the first of the nodes that gives it, unless it is here already. The
-/// error is for the person whose tree it is.
-pub(super) fn fetch(
-    store: &Store,
-    peers: &dyn Peers,
+/// What a node fetches images with.
+pub(super) struct Fetching {
+    pub(super) store: Store,
+    pub(super) peers: Arc<dyn Peers>,
     here: NodeNumber,
-    nodes: &BTreeSet<NodeNumber>,
-    (tree, version): (TreeId, u64),
-    way: &Fetch,
-) -> Result<(), String> {
-    if store.has(tree, version) {
-        return Ok(());
-    }
-    let mut why = "no node has its image".to_owned();
-    let found = nodes.iter().filter(|n| **n != here).any(|from| {
-        let got = peers.image(*from, tree, version).and_then(|socket| {
-            way.comes(&socket)?;
-            let mut image = Limited::new(socket, SILENCE_MAX, FETCH_MAX)?;
-            let received = store.receive(tree, version, &mut image);
-            way.over();
-            received
+    direct: bool,
+}
+
+impl Fetching {
+    /// Has an image here, on the disk if it is to last, from the first of the nodes that gives it,
+    /// unless it is here already. The error is for the person whose tree it is.
+    pub(super) fn fetch(
+        &self,
+        nodes: &BTreeSet<NodeNumber>,
+        (tree, version): (TreeId, u64),
+        way: &Fetch,
+        lasts: bool,
+    ) -> Result<(), String> {
+        if self.store.has(tree, version) {
+            return Ok(());
+        }
+        let taking = Taking { direct: self.direct, lasts, most: u64::MAX };
+        let mut why = "no node has its image".to_owned();
+        let found = nodes.iter().filter(|n| **n != self.here).any(|from| {
+            let got = self.peers.image(*from, tree, version);
+            let got = got.and_then(|socket| self.take(socket, (tree, version), way, taking));
+            got.map_err(|e| why = format!("cannot fetch its image: {e}")).is_ok()
         });
-        got.map_err(|e| why = format!("cannot fetch its image: {e}")).is_ok()
-    });
-    if found { Ok(()) } else { Err(why) }
+        if found { Ok(()) } else { Err(why) }
+    }
+
+    /// Takes an image from who sends it at the other end of a socket, as long as it is wanted and
+    /// comes in time.
+    pub(super) fn take(
+        &self,
+        socket: UnixStream,
+        image: (TreeId, u64),
+        way: &Fetch,
+        Taking { direct, lasts, most }: Taking,
+    ) -> io::Result<()> {
+        way.comes(&Line::Through(socket.try_clone()?))?;
+        let received = line::take(socket, direct).and_then(|(line, key)| {
+            way.comes(&line)?;
+            let from = Limited::new(line, SILENCE_MAX, FETCH_MAX)?;
+            receive(&self.store, image, from, &key, (lasts, most))
+        });
+        way.over();
+        received
+    }
 }
 
 #[cfg(test)]
@@ -197,13 +357,13 @@ mod tests {
         // wrong: a node that hangs would keep a program, its image and a thread here for ever
         let hour = Duration::from_secs(3600);
         let (one, mut other) = UnixStream::pair().unwrap();
-        let mut silent = Limited::new(one, Duration::from_millis(1), hour).unwrap();
+        let mut silent = Limited::new(Line::Through(one), Duration::from_millis(1), hour).unwrap();
         assert_eq!(silent.read(&mut [0]).unwrap_err().kind(), ErrorKind::TimedOut);
         other.write_all(b"x").unwrap();
         assert_eq!(silent.read(&mut [0]).unwrap(), 1);
         let (one, mut other) = UnixStream::pair().unwrap();
         other.write_all(b"x").unwrap();
-        let mut slow = Limited::new(one, hour, Duration::ZERO).unwrap();
+        let mut slow = Limited::new(Line::Through(one), hour, Duration::ZERO).unwrap();
         assert_eq!(slow.read(&mut [0]).unwrap_err().kind(), ErrorKind::TimedOut);
     }
 
@@ -212,11 +372,12 @@ mod tests {
         // wrong: a program that is ended while its image comes would stay until that is here
         let (one, _other) = UnixStream::pair().unwrap();
         let fetch = Fetch::default();
-        fetch.comes(&one).unwrap();
+        let line = Line::Through(one);
+        fetch.comes(&line).unwrap();
         fetch.give_up();
-        let mut image = Limited::new(one, SILENCE_MAX, FETCH_MAX).unwrap();
+        let mut image = Limited::new(line, SILENCE_MAX, FETCH_MAX).unwrap();
         assert_eq!(image.read(&mut [0]).unwrap(), 0);
         let (another, _other) = UnixStream::pair().unwrap();
-        assert!(fetch.comes(&another).is_err(), "another node is not asked for it");
+        assert!(fetch.comes(&Line::Through(another)).is_err(), "another node is not asked for it");
     }
 }

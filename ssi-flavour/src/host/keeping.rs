@@ -44,8 +44,8 @@ impl Host {
     }
 
     /// Whether the disk has what of the agent is to outlive it. A host that begins ends the cell
-    /// that it finds, and with it all copies, so that nothing of these is kept: starts and ends wait
-    /// for no disk.
+    /// that it finds, and with it all copies, so that nothing of these is kept: starts, moves and
+    /// ends wait for no disk.
     fn keep(&mut self) -> io::Result<bool> {
         let lasting = self.agent.lasting();
         if self.on_disk.as_ref() == Some(&lasting) {
@@ -101,6 +101,8 @@ fn is_done_at_once(act: &Act) -> bool {
         | Act::Kill { .. }
         | Act::Discard { .. }
         | Act::Unspool { .. } => true,
+        // Nothing is begun by it.
+        Act::Expect { .. } => true,
         Act::Say(message) => !matches!(message, ToController::Facts { .. }),
         _ => false,
     }

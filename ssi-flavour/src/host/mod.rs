@@ -13,6 +13,7 @@
 //! on a terminal and not read yet does not move with the program. A process that its person had
 //! stopped goes on after a move, and after a lease.
 
+mod brought;
 mod canary;
 mod cell;
 mod ends;
@@ -21,13 +22,19 @@ mod groups;
 mod hands;
 mod images;
 mod keeping;
+mod line;
+mod memory;
 mod output;
+mod progress;
+mod sealed;
 mod shell;
 mod start;
 mod store;
 mod streams;
+mod travel;
 mod work;
 
+pub use brought::Brought;
 pub use hands::Hands;
 pub use shell::Shells;
 pub use store::Store;
@@ -51,7 +58,8 @@ use async_trait::async_trait;
 use cell::Calls;
 use files::NotMade;
 use groups::Groups;
-use images::Fetch;
+use images::{Expected, Fetch};
+use progress::{Progress, Writing};
 use serde::{Deserialize, Serialize};
 use shell::{Begun, Keeper};
 use start::Attempt;
@@ -64,8 +72,8 @@ use std::time::Duration;
 use streams::Streaming;
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 use tokio::time::MissedTickBehavior;
-use xos_base::Millis;
 use xos_base::when::Clock;
+use xos_base::{Millis, NodeId};
 
 /// In the host's folder: [`Kept`].
 const KEPT_FILE: &str = "agent.json";
@@ -119,6 +127,9 @@ pub struct Job {
     /// Whether its output is kept until somebody has it removed, and what it uses is told.
     #[serde(default)]
     pub wanted: bool,
+    /// What its first copy here is made from, when it left another cluster.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub carried: Option<Box<Brought>>,
     /// What all of it may use at most.
     #[serde(default)]
     pub limits: Limits,
@@ -126,11 +137,18 @@ pub struct Job {
 
 /// The other nodes. Called from threads that may wait.
 pub trait Peers: Send + Sync {
-    /// A stream of an image, as [`Store::send`] writes it there.
+    /// A way to who sends an image there ([`Hands::send_image`]).
     ///
     /// # Errors
     /// That it cannot be had.
     fn image(&self, from: NodeNumber, tree: TreeId, version: u64) -> io::Result<UnixStream>;
+
+    /// A way to who sends the image of a tree that left another cluster, a node there
+    /// ([`Hands::send_carried`]).
+    ///
+    /// # Errors
+    /// That it cannot be had.
+    fn carried(&self, from: &NodeId, what: &Brought) -> io::Result<UnixStream>;
 
     /// A connection to the spool of a tree ([`Spools::serve`]) at a node, this one too; a spool
     /// that is new begins at `from`.
@@ -168,6 +186,8 @@ pub struct Setup {
     pub rules: Rules,
     /// How long one run of the driver may take.
     pub limit: Duration,
+    /// Whether images go straight to other nodes where these are reached.
+    pub direct: bool,
     /// The controller.
     pub core: Arc<dyn Core>,
     /// The other nodes.
@@ -207,6 +227,11 @@ enum Event {
     /// All output of a copy that ended was taken.
     Taken {
         tree: Tree,
+    },
+    /// Somebody takes the image of a program that is to move, or nobody does.
+    Awaited {
+        tree: Tree,
+        work: u64,
     },
     Dumped {
         tree: Tree,
@@ -254,12 +279,24 @@ enum Event {
     Adopted {
         tree: Tree,
     },
+    /// The image of a move was made a checkpoint, or was not.
+    Kept {
+        tree: TreeId,
+        version: u64,
+        done: Result<(), String>,
+    },
 }
 
 /// What an image is made for.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum For {
-    Move { attempt: u64 },
+    Move {
+        attempt: u64,
+    },
+    /// It leaves the cluster: of all of it the image is what lives.
+    Leave {
+        attempt: u64,
+    },
     Checkpoint,
 }
 
@@ -275,6 +312,8 @@ struct Work {
     at: Option<relay::Offsets>,
     /// All that it wrote is taken, and the image is being completed.
     sealing: bool,
+    /// Of a move: who sends it follows.
+    writing: Option<Arc<Writing>>,
 }
 
 /// A copy that is being made.
@@ -338,6 +377,12 @@ pub struct Host {
     /// Spools of before, of trees that may have others now: each with the last copy that wrote
     /// there.
     left: BTreeMap<TreeId, u64>,
+    /// Images that are being written to be sent.
+    progress: Progress,
+    /// Images that come before their copies are to be made.
+    expected: BTreeMap<TreeId, Expected>,
+    /// Images of moves that no disk has yet, and since when; none: they are being written there.
+    brief: BTreeMap<(TreeId, u64), Option<Millis>>,
     /// Cluster shells whose `/proc` is being made.
     preparing: BTreeMap<TreeId, u64>,
     frozen: bool,
@@ -384,7 +429,7 @@ impl Host {
         let (events, happened) = unbounded_channel();
         let ends = events.clone();
         calls.listen(move |ended| ends.send(Event::Ended(ended)).is_ok())?;
-        let store = Store::new(setup.folder.join("images"));
+        let store = Store::new(setup.folder.join("images")).with_memory();
         let parts = store.clone();
         let kept = agent.kept();
         let spools = setup.spools.clone();
@@ -398,6 +443,7 @@ impl Host {
         let (jobs, refused, copies, put_off) = Default::default();
         let (starting, restoring, making, preparing, waiting) = Default::default();
         let (adopting, left) = Default::default();
+        let (progress, expected, brief) = Default::default();
         let on_disk = None;
         let (frozen, paused, works) = (true, false, 0);
         let mut host = Host {
@@ -417,6 +463,9 @@ impl Host {
             making,
             adopting,
             left,
+            progress,
+            expected,
+            brief,
             preparing,
             frozen,
             leased: Millis(0),
@@ -442,6 +491,8 @@ impl Host {
             calls: self.calls.clone(),
             init_pid: self.init_pid,
             store: self.store.clone(),
+            progress: self.progress.clone(),
+            direct: self.setup.direct,
             spools: self.setup.spools.clone(),
             overlay: self.overlay.clone(),
             groups: self.groups.clone(),
@@ -469,7 +520,10 @@ impl Host {
                     Some(event) => self.event(event).await?,
                     None => return Ok(()),
                 },
-                _ = tick.tick() => self.agent.tick(now),
+                _ = tick.tick() => {
+                    self.tidy_images();
+                    self.agent.tick(now)
+                }
                 _ = beat.tick() => self.beat(),
             };
             self.perform(acts).await?;
@@ -528,8 +582,7 @@ impl Host {
             Act::Start { tree, epoch } => return Ok(self.start(tree, epoch)),
             Act::Resume { tree, epoch } => {
                 let Some(c) = self.copy(tree, epoch) else { return Ok(Vec::new()) };
-                let moves = |w: &mut Work| matches!(w.purpose, For::Move { .. });
-                let given_up = c.work.take_if(moves);
+                let given_up = c.work.take_if(|w| w.purpose != For::Checkpoint);
                 c.runs = true;
                 c.streaming.go();
                 if let Some(work) = given_up {
@@ -537,12 +590,14 @@ impl Host {
                 }
                 self.go(tree).await?;
             }
-            Act::Dump { tree, epoch, attempt, version } => {
-                return self.dump(tree, epoch, For::Move { attempt }, version);
+            Act::Dump { tree, epoch, attempt, version, lasts } => {
+                let purpose = if lasts { For::Leave { attempt } } else { For::Move { attempt } };
+                self.dump(tree, epoch, purpose, version);
             }
             Act::Save { tree, epoch, version } => {
-                return self.dump(tree, epoch, For::Checkpoint, version);
+                self.dump(tree, epoch, For::Checkpoint, version);
             }
+            Act::Expect { tree, version, from } => self.expect(tree, version, from),
             Act::Restore { tree, epoch, image, roll_back } => {
                 return self.restore((tree, epoch), image, roll_back);
             }
@@ -676,6 +731,10 @@ impl Host {
                 }
                 Ok(Vec::new())
             }
+            Event::Awaited { tree, work } => {
+                self.awaited(tree, work);
+                Ok(Vec::new())
+            }
             Event::Dumped { tree, work, done } => self.dumped(tree, work, done).await,
             Event::Overdue { tree, work } => {
                 let waits = |w: &Work| w.number == work && w.dumped.is_some() && !w.sealing;
@@ -702,6 +761,7 @@ impl Host {
                 Ok(self.agent.held(tree, attempt, version, done).into_iter().collect())
             }
             Event::Adopted { tree } => Ok(self.turned(tree)),
+            Event::Kept { tree, version, done } => Ok(self.kept(tree, version, done)),
         }
     }
 
@@ -716,7 +776,9 @@ impl Host {
     fn made(&mut self, tree: Tree, work: &Work, done: Result<Image, String>) -> Vec<Act> {
         let (id, epoch) = (TreeId(tree.id), tree.epoch);
         match work.purpose {
-            For::Move { attempt } => self.agent.dumped(id, epoch, attempt, done),
+            For::Move { attempt } | For::Leave { attempt } => {
+                self.agent.dumped(id, epoch, attempt, done)
+            }
             For::Checkpoint => {
                 self.agent.saved(id, epoch, work.version, done).into_iter().collect()
             }
@@ -735,12 +797,16 @@ impl Host {
             bytes,
             freeze_ms,
             still_ms: match work.purpose {
-                For::Move { .. } => freeze_ms.saturating_add(sealed),
+                For::Move { .. } | For::Leave { .. } => freeze_ms.saturating_add(sealed),
                 For::Checkpoint => freeze_ms,
             },
             nodes: BTreeSet::from([self.setup.node]),
             shared: false,
             written: BTreeSet::new(),
+            brief: match work.purpose {
+                For::Move { .. } => BTreeSet::from([self.setup.node]),
+                For::Leave { .. } | For::Checkpoint => BTreeSet::new(),
+            },
         })
     }
 }

@@ -4,7 +4,7 @@ use super::cell::Calls;
 use super::ends::halt;
 use super::groups::Groups;
 use super::shell::Keeper;
-use super::streams::{Streaming, Wanted};
+use super::streams::{Places, Streaming, Wanted};
 use super::{Coming, Event, Held, Host, Job, NewCopy, Peers, wait};
 use crate::cell::CallError;
 use crate::cell::proto::{Exit, Program, Refusal, Start, Stdio, Tree};
@@ -27,6 +27,12 @@ const NOT_STARTED_CODE: u8 = 127;
 pub(super) fn wanted(job: &Job) -> Wanted {
     let terminal = job.program.stdio == Stdio::Terminal;
     Wanted { terminal_of: terminal.then_some(job.account.uid), input: job.attached }
+}
+
+/// Where the output of a tree begins here: one that left another cluster wrote before.
+pub(super) fn begins(job: &Job) -> [u64; 2] {
+    let carried = job.carried.as_ref().map(|b| &b.carried);
+    carried.map_or([0, 0], |c| [c.stdout_bytes, c.stderr_bytes])
 }
 
 /// What came of a start.
@@ -66,8 +72,8 @@ impl Begin {
     /// Why not even its person can be told.
     fn begin(self) -> Result<Box<Attempt>, String> {
         let Begin { tree, job, keeper, calls, overlay, groups, peers, events } = self;
-        let at = Offsets::default();
-        let made = Streaming::new((tree, true), job.birth, wanted(&job), at, peers, events);
+        let places = Places { now: Offsets::default(), first: begins(&job) };
+        let made = Streaming::new((tree, true), job.birth, wanted(&job), places, peers, events);
         let (streaming, mut fds) = made.map_err(|e| format!("cannot make its streams: {e}"))?;
         let errors = fds.last().map(OwnedFd::try_clone).transpose();
         let errors = errors.map_err(|e| format!("cannot keep its streams: {e}"))?;

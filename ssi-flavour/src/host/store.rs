@@ -1,8 +1,10 @@
-//! The images of a node: `<folder>/<tree>/<version>/`, for root alone, and how one travels.
+//! The images of a node: `<folder>/<tree>/<version>/`, for root alone. Those of programs that move
+//! are in memory, if they fit there, and on the disk once they are kept as checkpoints.
 
+use super::memory::{Memory, Room};
 use crate::cluster::messages::TreeId;
 use crate::driver::ExternalFd;
-use crate::driver::images::{FILES_MAX, MANIFEST};
+use crate::driver::images::{self, MANIFEST, Manifest};
 use crate::ghost::relay::Offsets;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeSet;
@@ -15,10 +17,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 /// In an image folder: [`Streams`].
 const STREAMS: &str = "streams.json";
-/// Longest name of a file of an image, bytes.
-const NAME_MAX: u32 = 255;
-/// Largest image that is taken, bytes.
-const IMAGE_BYTES_MAX: u64 = 1 << 40;
+/// Longest such file that is read, bytes.
+const STREAMS_BYTES_MAX: u64 = 64 * 1024;
 /// What the names of folders begin with in which an image that arrives is until it is whole.
 const PART: &str = "part-";
 
@@ -42,23 +42,62 @@ impl Streams {
     }
 
     pub(super) fn read(folder: &Path) -> io::Result<Streams> {
-        Ok(serde_json::from_slice(&std::fs::read(folder.join(STREAMS))?)?)
+        let mut bytes = Vec::new();
+        File::open(folder.join(STREAMS))?.take(STREAMS_BYTES_MAX).read_to_end(&mut bytes)?;
+        Ok(serde_json::from_slice(&bytes)?)
     }
 }
 
 /// Where images lie.
 #[derive(Clone, Debug)]
-pub struct Store(PathBuf);
+pub struct Store {
+    disk: PathBuf,
+    memory: Option<Memory>,
+}
+
+/// A folder in which an image arrives.
+#[derive(Debug)]
+pub(super) struct Part {
+    pub(super) path: PathBuf,
+    /// Of the tree's images.
+    of: PathBuf,
+    /// Whether it is to be on the disk when it is whole.
+    pub(super) lasts: bool,
+    room: Option<Room>,
+}
+
+impl Part {
+    /// How many bytes may come.
+    pub(super) fn most(&self) -> u64 {
+        self.room.as_ref().map_or(u64::MAX, Room::bytes)
+    }
+}
 
 impl Store {
-    /// That of a folder, which is made when it is needed.
+    /// That of a folder, which is made when it is needed, without memory.
     pub fn new(folder: impl Into<PathBuf>) -> Store {
-        Store(folder.into())
+        Store { disk: folder.into(), memory: None }
+    }
+
+    /// The same, with memory of its own where the system gives some.
+    pub(super) fn with_memory(self) -> Store {
+        let memory = Memory::new();
+        if let Err(error) = &memory {
+            tracing::warn!(%error, "programs that move go by the disk");
+        }
+        Store { memory: memory.ok(), ..self }
+    }
+
+    /// Memory first.
+    fn places(&self) -> impl Iterator<Item = &Path> {
+        self.memory.as_ref().map(Memory::root).into_iter().chain([self.disk.as_path()])
     }
 
     /// Where an image is, or would be.
     pub fn folder(&self, tree: TreeId, version: u64) -> PathBuf {
-        self.0.join(tree.to_string()).join(version.to_string())
+        let on_disk = within(&self.disk, tree, version);
+        let mut all = self.places().map(|place| within(place, tree, version));
+        all.find(|folder| folder.exists()).unwrap_or(on_disk)
     }
 
     /// Whether an image is here as a whole.
@@ -66,102 +105,130 @@ impl Store {
         self.folder(tree, version).join(MANIFEST).exists()
     }
 
-    /// An empty folder for an image.
+    /// An empty folder for a checkpoint.
     pub(super) fn make(&self, tree: TreeId, version: u64) -> io::Result<PathBuf> {
         self.discard(tree, version)?;
-        let folder = self.folder(tree, version);
+        let folder = within(&self.disk, tree, version);
         DirBuilder::new().recursive(true).mode(0o700).create(&folder)?;
         Ok(folder)
     }
 
+    /// An empty folder for the image of a program that moves and has so much memory, in bytes: in
+    /// memory, if there is room, which is held until it is written.
+    pub(super) fn make_to_travel(
+        &self,
+        tree: TreeId,
+        version: u64,
+        bytes: u64,
+    ) -> io::Result<(PathBuf, Option<Room>)> {
+        let Some((memory, room)) = self.room(bytes) else {
+            return self.make(tree, version).map(|folder| (folder, None));
+        };
+        self.discard(tree, version)?;
+        let folder = within(memory.root(), tree, version);
+        DirBuilder::new().recursive(true).mode(0o700).create(&folder)?;
+        Ok((folder, Some(room)))
+    }
+
+    fn room(&self, bytes: u64) -> Option<(&Memory, Room)> {
+        let memory = self.memory.as_ref()?;
+        memory.take(bytes).map(|room| (memory, room))
+    }
+
     /// Removes an image.
     pub(super) fn discard(&self, tree: TreeId, version: u64) -> io::Result<()> {
-        match self.take_out(tree, version)? {
-            Some(out) => self.remove(tree, &out),
-            None => self.prune(tree),
-        }
+        let out = self.take_out(tree, version)?;
+        self.remove(tree, &out)
     }
 
     /// Takes an image from its place, which is done at once, where removing it may take a while:
-    /// what is to be removed then, unless there is none.
-    pub(super) fn take_out(&self, tree: TreeId, version: u64) -> io::Result<Option<PathBuf>> {
-        let out = self.part(tree, version);
-        match std::fs::rename(self.folder(tree, version), &out) {
-            Ok(()) => Ok(Some(out)),
-            Err(e) if e.kind() == ErrorKind::NotFound => Ok(None),
-            Err(e) => Err(e),
+    /// what is to be removed then.
+    pub(super) fn take_out(&self, tree: TreeId, version: u64) -> io::Result<Vec<PathBuf>> {
+        let mut all = Vec::new();
+        for place in self.places() {
+            let out = part(place, tree, version);
+            match std::fs::rename(within(place, tree, version), &out) {
+                Ok(()) => all.push(out),
+                Err(e) if e.kind() == ErrorKind::NotFound => {}
+                Err(e) => return Err(e),
+            }
         }
+        Ok(all)
     }
 
     /// Removes what was taken out.
-    pub(super) fn remove(&self, tree: TreeId, out: &Path) -> io::Result<()> {
-        remove(out)?;
+    pub(super) fn remove(&self, tree: TreeId, out: &[PathBuf]) -> io::Result<()> {
+        out.iter().try_for_each(|out| remove(out))?;
         self.prune(tree)
     }
 
-    /// A folder of an image that is not whole, and never will be if this program ends.
-    fn part(&self, tree: TreeId, version: u64) -> PathBuf {
-        let name = format!("{PART}{version}-{}", PARTS.fetch_add(1, Ordering::Relaxed));
-        self.0.join(tree.to_string()).join(name)
-    }
-
-    /// Writes an image for another node: of each file, the manifest last, the length of its name,
-    /// the name, its size (four and eight bytes, little endian), its bytes; then a length of 0.
-    ///
-    /// # Errors
-    /// That it is not here, or those of either side.
-    pub fn send(&self, tree: TreeId, version: u64, to: &mut dyn Write) -> io::Result<()> {
-        let folder = self.folder(tree, version);
-        let mut names = Vec::new();
-        for entry in std::fs::read_dir(&folder)? {
-            names.extend(entry?.file_name().into_string().ok().filter(|name| name != MANIFEST));
-        }
-        names.push(MANIFEST.to_owned());
-        for name in names {
-            let mut file = File::open(folder.join(&name))?;
-            let size = file.metadata()?.len();
-            to.write_all(&(name.len() as u32).to_le_bytes())?;
-            to.write_all(name.as_bytes())?;
-            to.write_all(&size.to_le_bytes())?;
-            let copied = io::copy(&mut (&mut file).take(size), to)?;
-            if copied != size {
-                return Err(io::Error::other(format!("{name} became shorter while it was sent")));
-            }
-        }
-        to.write_all(&0u32.to_le_bytes())?;
-        to.flush()
-    }
-
-    /// Takes an image that another node sent: it is in its place once all of it is here. Whether it
-    /// is sound is seen when it is restored.
-    ///
-    /// # Errors
-    /// That it breaks off or is no image; then nothing is left of it.
-    pub fn receive(&self, tree: TreeId, version: u64, from: &mut dyn Read) -> io::Result<()> {
-        let part = self.part(tree, version);
-        DirBuilder::new().recursive(true).mode(0o700).create(&part)?;
-        let received = receive(&part, from).and_then(|()| self.arrive(tree, version, &part));
-        if received.is_err() {
-            remove(&part)?;
-            self.prune(tree)?;
-        }
-        received
+    /// A folder for an image of so many bytes that comes from another node. It is to be on the disk
+    /// when it is whole if it `lasts`; else it is in memory, if there is room.
+    pub(super) fn part(
+        &self,
+        (tree, version): (TreeId, u64),
+        bytes: u64,
+        lasts: bool,
+    ) -> io::Result<Part> {
+        let room = if lasts { None } else { self.room(bytes) };
+        let (place, room) = match room {
+            Some((memory, room)) => (memory.root(), Some(room)),
+            None => (self.disk.as_path(), None),
+        };
+        let (path, of) = (part(place, tree, version), place.join(tree.to_string()));
+        DirBuilder::new().recursive(true).mode(0o700).create(&path)?;
+        Ok(Part { path, of, lasts, room })
     }
 
     /// Puts an image that is whole in its place.
-    fn arrive(&self, tree: TreeId, version: u64, part: &Path) -> io::Result<()> {
-        File::open(part)?.sync_all()?;
-        let folder = self.folder(tree, version);
-        if std::fs::rename(part, &folder).is_err() {
+    pub(super) fn arrive(&self, tree: TreeId, version: u64, part: &Part) -> io::Result<()> {
+        if part.lasts {
+            File::open(&part.path)?.sync_all()?;
+        }
+        let folder = part.of.join(version.to_string());
+        if std::fs::rename(&part.path, &folder).is_err() {
             if self.has(tree, version) {
                 // Another one arrived before.
-                return remove(part);
+                return remove(&part.path);
             }
             // What is there is no image.
             remove(&folder)?;
-            std::fs::rename(part, &folder)?;
+            std::fs::rename(&part.path, &folder)?;
         }
-        File::open(self.0.join(tree.to_string()))?.sync_all()
+        if part.lasts { File::open(&part.of)?.sync_all() } else { Ok(()) }
+    }
+
+    /// Makes an image that only travelled a checkpoint: it is on the disk then, with its digests.
+    ///
+    /// # Errors
+    /// That it is not here, or the disk is full; then it is as it was.
+    pub(super) fn keep(&self, tree: TreeId, version: u64) -> io::Result<()> {
+        let from = self.folder(tree, version);
+        let manifest = images::manifest(&from).map_err(io::Error::other)?;
+        if manifest.lasts() {
+            return Ok(());
+        }
+        let to = self.part((tree, version), 0, true)?;
+        let kept = || -> io::Result<()> {
+            let expected = sizes(&manifest);
+            for name in manifest.files.keys() {
+                let mut file = create(&to.path.join(name))?;
+                io::copy(&mut File::open(from.join(name))?, &mut file)?;
+            }
+            let sealed = images::seal(&to.path, manifest.origin).map_err(io::Error::other)?;
+            if sizes(&sealed) != expected {
+                return Err(io::Error::other("its image changed meanwhile"));
+            }
+            let out = self.take_out(tree, version)?;
+            self.arrive(tree, version, &to)?;
+            out.iter().try_for_each(|out| remove(out))
+        };
+        let kept = kept();
+        if kept.is_err() {
+            remove(&to.path)?;
+        }
+        self.prune(tree)?;
+        kept
     }
 
     /// Removes what did not arrive as a whole before this program began, and images that came to
@@ -170,7 +237,7 @@ impl Store {
     /// # Errors
     /// Those of the disk.
     pub(super) fn sweep(&self, kept: &BTreeSet<(TreeId, u64)>) -> io::Result<()> {
-        let trees = match std::fs::read_dir(&self.0) {
+        let trees = match std::fs::read_dir(&self.disk) {
             Err(e) if e.kind() == ErrorKind::NotFound => return Ok(()),
             trees => trees?,
         };
@@ -192,58 +259,46 @@ impl Store {
     }
 
     /// A tree's folder goes with the last of its images.
-    fn prune(&self, tree: TreeId) -> io::Result<()> {
-        match std::fs::remove_dir(self.0.join(tree.to_string())) {
-            Err(e)
-                if e.kind() != ErrorKind::NotFound && e.kind() != ErrorKind::DirectoryNotEmpty =>
-            {
+    pub(super) fn prune(&self, tree: TreeId) -> io::Result<()> {
+        for place in self.places() {
+            match std::fs::remove_dir(place.join(tree.to_string())) {
                 Err(e)
+                    if e.kind() != ErrorKind::NotFound
+                        && e.kind() != ErrorKind::DirectoryNotEmpty =>
+                {
+                    return Err(e);
+                }
+                _ => {}
             }
-            _ => Ok(()),
         }
+        Ok(())
     }
 }
 
+fn sizes(manifest: &Manifest) -> Vec<(String, u64)> {
+    manifest.files.iter().map(|(name, file)| (name.clone(), file.size_bytes)).collect()
+}
+
+fn within(place: &Path, tree: TreeId, version: u64) -> PathBuf {
+    place.join(tree.to_string()).join(version.to_string())
+}
+
+/// A folder of an image that is not whole, and never will be if this program ends.
+fn part(place: &Path, tree: TreeId, version: u64) -> PathBuf {
+    let name = format!("{PART}{version}-{}", PARTS.fetch_add(1, Ordering::Relaxed));
+    place.join(tree.to_string()).join(name)
+}
+
 /// Removes a folder that may not be there.
-fn remove(folder: &Path) -> io::Result<()> {
+pub(super) fn remove(folder: &Path) -> io::Result<()> {
     match std::fs::remove_dir_all(folder) {
         Err(e) if e.kind() != ErrorKind::NotFound => Err(e),
         _ => Ok(()),
     }
 }
 
-fn receive(folder: &Path, from: &mut dyn Read) -> io::Result<()> {
-    let broken = |why: &str| io::Error::new(ErrorKind::InvalidData, why.to_owned());
-    let mut room = IMAGE_BYTES_MAX;
-    for _ in 0..=FILES_MAX {
-        let (mut len, mut size) = ([0; 4], [0; 8]);
-        from.read_exact(&mut len)?;
-        let len = u32::from_le_bytes(len);
-        if len == 0 {
-            return Ok(());
-        }
-        if len > NAME_MAX {
-            return Err(broken("a name over 255 bytes in an image"));
-        }
-        let mut name = vec![0; len as usize];
-        from.read_exact(&mut name)?;
-        let name = String::from_utf8(name).map_err(|_| broken("a name that is no text"))?;
-        if name.contains(['/', '\0']) || name == "." || name == ".." {
-            return Err(broken("a name in an image that is no file's"));
-        }
-        from.read_exact(&mut size)?;
-        let size = u64::from_le_bytes(size);
-        room = room.checked_sub(size).ok_or_else(|| broken("an image over 1 TiB"))?;
-        let mut file = create(&folder.join(name))?;
-        if io::copy(&mut Read::take(&mut *from, size), &mut file)? != size {
-            return Err(ErrorKind::UnexpectedEof.into());
-        }
-        file.sync_all()?;
-    }
-    Err(broken("more files than an image has"))
-}
-
-fn create(path: &Path) -> io::Result<File> {
+/// A new file for root alone.
+pub(super) fn create(path: &Path) -> io::Result<File> {
     let mut how = OpenOptions::new();
     how.write(true).create_new(true).mode(0o600).custom_flags(libc::O_NOFOLLOW).open(path)
 }
@@ -251,36 +306,7 @@ fn create(path: &Path) -> io::Result<File> {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn an_image_arrives_whole_or_not_at_all() {
-        // wrong: half an image would lie there as if it were one, or a file be written elsewhere
-        let dir = tempfile::tempdir().unwrap();
-        let (here, there) = (Store::new(dir.path().join("a")), Store::new(dir.path().join("b")));
-        let tree = TreeId(7);
-        let folder = here.make(tree, 2).unwrap();
-        for (name, text) in [("core-1.img", "abc"), (MANIFEST, "{}"), ("empty.img", "")] {
-            create(&folder.join(name)).unwrap().write_all(text.as_bytes()).unwrap();
-        }
-        let mut sent = Vec::new();
-        here.send(tree, 2, &mut sent).unwrap();
-        there.receive(tree, 2, &mut &sent[..]).unwrap();
-        assert!(there.has(tree, 2));
-        let got = std::fs::read_to_string(there.folder(tree, 2).join("core-1.img")).unwrap();
-        assert_eq!(got, "abc");
-        for cut in 0..sent.len() {
-            assert!(there.receive(tree, 3, &mut &sent[..cut]).is_err(), "{cut}");
-            assert!(!there.folder(tree, 3).exists());
-        }
-        // Fetched twice, as when it is kept and restored; what is there stays.
-        there.receive(tree, 2, &mut &sent[..]).unwrap();
-        assert!(there.has(tree, 2));
-        let bad = [&4u32.to_le_bytes()[..], b"../x", &0u64.to_le_bytes()].concat();
-        assert!(there.receive(tree, 3, &mut &bad[..]).is_err());
-        there.discard(tree, 2).unwrap();
-        assert!(!there.has(tree, 2));
-        there.discard(tree, 2).unwrap();
-    }
+    use crate::driver::images::{Origin, seal_to_travel, verify};
 
     #[test]
     fn what_a_killed_host_was_fetching_or_making_goes() {
@@ -299,10 +325,46 @@ mod tests {
         assert!(whole.exists() && !part.exists() && !nothing.exists());
         assert!(!dir.path().join("images/8").exists());
         // what is taken out is gone from its place at once, and from the disk in the end
-        let out = store.take_out(TreeId(7), 1).unwrap().unwrap();
-        assert!(!whole.exists() && out.exists());
-        assert_eq!(store.take_out(TreeId(7), 1).unwrap(), None);
+        let out = store.take_out(TreeId(7), 1).unwrap();
+        assert!(!whole.exists() && out[0].exists());
+        assert_eq!(store.take_out(TreeId(7), 1).unwrap(), Vec::<PathBuf>::new());
         store.remove(TreeId(7), &out).unwrap();
         assert!(!dir.path().join("images/7").exists());
+    }
+
+    #[test]
+    fn what_moved_is_kept_on_the_disk_with_its_digests() {
+        // wrong: a checkpoint would be gone with the agent, or its damage not be seen
+        let dir = tempfile::tempdir().unwrap();
+        let store = Store::new(dir.path().join("images")).with_memory();
+        let (tree, owner) = (TreeId(7), 70_001);
+        let (folder, room) = store.make_to_travel(tree, 3, 1000).unwrap();
+        assert_eq!(room.is_some(), store.memory.is_some());
+        create(&folder.join("pages-1.img")).unwrap().write_all(b"memory").unwrap();
+        let (criu, open_files) = ("4.2.1".to_owned(), Vec::new());
+        seal_to_travel(&folder, Origin { pid: 7, owner, epoch: 1, criu, open_files }).unwrap();
+        assert!(store.has(tree, 3) && store.folder(tree, 3) == folder);
+        for _ in 0..2 {
+            store.keep(tree, 3).unwrap();
+            let kept = dir.path().join("images/7/3");
+            assert!(verify(&kept, owner).unwrap().lasts());
+            assert_eq!(std::fs::read_to_string(kept.join("pages-1.img")).unwrap(), "memory");
+        }
+        let places: Vec<bool> =
+            store.places().map(|place| within(place, tree, 3).exists()).collect();
+        assert_eq!(places.iter().filter(|is| **is).count(), 1, "it takes no memory any more");
+        store.discard(tree, 3).unwrap();
+        assert!(!store.has(tree, 3) && store.keep(tree, 3).is_err());
+    }
+
+    #[test]
+    fn what_does_not_fit_into_memory_goes_by_the_disk() {
+        // wrong: a large program would never move, or others be killed for want of memory
+        let dir = tempfile::tempdir().unwrap();
+        let store = Store::new(dir.path().join("images")).with_memory();
+        let (folder, room) = store.make_to_travel(TreeId(7), 1, u64::MAX / 4).unwrap();
+        assert!(folder.starts_with(dir.path()) && room.is_none());
+        let part = store.part((TreeId(7), 2), u64::MAX / 4, false).unwrap();
+        assert!(part.path.starts_with(dir.path()));
     }
 }

@@ -60,6 +60,15 @@ pub(super) struct Wanted {
     pub(super) input: bool,
 }
 
+/// How far a tree's output is.
+#[derive(Clone, Copy)]
+pub(super) struct Places {
+    /// Where the copy goes on.
+    pub(super) now: Offsets,
+    /// Where its spool begins, in output and error output.
+    pub(super) first: [u64; 2],
+}
+
 /// The standard streams of a copy that is to be made.
 pub(super) struct Made {
     /// What the copy gets: three, or a terminal.
@@ -78,7 +87,7 @@ impl Streaming {
         (tree, new): (Tree, bool),
         birth: NodeNumber,
         wanted: Wanted,
-        at: Offsets,
+        at: Places,
         peers: Arc<dyn Peers>,
         events: UnboundedSender<Event>,
     ) -> io::Result<(Streaming, Vec<OwnedFd>)> {
@@ -87,8 +96,8 @@ impl Streaming {
             None => pipes(wanted.input)?,
         };
         let (owner, relays) = UnixStream::pair()?;
-        let follow = Arc::new(Follow::new([at.output, at.error]));
-        let relay = Relay::new(tree, ends, at, relays)?.followed(follow.clone());
+        let follow = Arc::new(Follow::new([at.now.output, at.now.error]));
+        let relay = Relay::new(tree, ends, at.now, relays)?.followed(follow.clone());
         let (told, steer) = (Owner::new(owner.try_clone()?), owner.try_clone()?);
         let (go, gone) = channel();
         let way = Arc::new(Mutex::new(Way {
@@ -99,9 +108,10 @@ impl Streaming {
             socket: None,
         }));
         let shared = way.clone();
-        let asks = events.clone();
+        let (asks, first) = (events.clone(), at.first);
         let thread = |name: &str| std::thread::Builder::new().name(format!("{name}-{}", tree.id));
-        thread("relay").spawn(move || serve((relay, new), &gone, &shared, &*peers, &events))?;
+        let relay = (relay, new, first);
+        thread("relay").spawn(move || serve(relay, &gone, &shared, &*peers, &events))?;
         thread("steer").spawn(move || {
             let mut asked = Owner::new(owner);
             while let Ok(Some(steered)) = asked.next_asked() {
@@ -204,7 +214,7 @@ fn key(fd: &OwnedFd) -> io::Result<ExternalFd> {
 }
 
 fn serve(
-    (mut relay, new): (Relay, bool),
+    (mut relay, new, first): (Relay, bool, [u64; 2]),
     gone: &Receiver<()>,
     way: &Mutex<Way>,
     peers: &dyn Peers,
@@ -233,7 +243,7 @@ fn serve(
             }
             continue;
         }
-        let from = if begins { relay.acknowledged() } else { [0, 0] };
+        let from = if begins { relay.acknowledged() } else { first };
         let reached = match early.take() {
             Some((there, socket)) if there == to && !begins => socket,
             _ => peers.output(to, tree, from),

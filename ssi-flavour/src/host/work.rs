@@ -1,11 +1,13 @@
 //! What takes a while: images and restarts.
 
-use super::files::{NotMade, bring_back, record};
+use super::brought::{bring, trust};
+use super::cell::Calls;
+use super::files::{NotMade, bring_back, flush, record};
 use super::groups::Groups;
-use super::images::{Fetch, fetch};
-use super::start::wanted;
+use super::images::Fetch;
+use super::start::{begins, wanted};
 use super::store::Streams;
-use super::streams::Streaming;
+use super::streams::{Places, Streaming};
 use super::{Coming, DRAIN_MAX, Event, For, Held, Host, NewCopy, Work, wait};
 use crate::cell::CallError;
 use crate::cell::proto::{Account, Ask, Started, Tree};
@@ -14,15 +16,18 @@ use crate::cluster::messages::{Image, TreeId};
 use crate::driver::images::Origin;
 use crate::driver::why::{Obstacle, strays, why};
 use crate::driver::{
-    Cell, Checkpointer, DumpOrder, Dumped, Inherited, Leave, Person, RestoreOrder, Tcp, Trust,
-    inner_pid, outer_pid,
+    Cell, Checkpointer, DumpOrder, Dumped, Inherited, Leave, Person, RestoreOrder, Tcp, inner_pid,
+    memory_bytes, outer_pid,
 };
 use crate::ghost::proto::{Steer, Steered};
 use std::io;
-use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Duration;
 use xos_base::Millis;
 
+/// How long a program that is to move runs on until its new node is there to take it: with the
+/// account, its home and the way for its image.
+const READY_MAX: Duration = Duration::from_secs(3);
 /// Processes of a tree that are named at once.
 const PIDS_NAMED: usize = 8;
 
@@ -45,39 +50,74 @@ impl Host {
         Cell { own_net: self.jobs.get(&id).is_some_and(|j| j.own_net), ..self.cell() }
     }
 
-    /// Begins to make an image.
-    pub(super) fn dump(
-        &mut self,
-        id: TreeId,
-        epoch: u64,
-        purpose: For,
-        version: u64,
-    ) -> io::Result<Vec<Act>> {
+    /// Begins to make an image: of a program that moves once somebody takes it.
+    pub(super) fn dump(&mut self, id: TreeId, epoch: u64, purpose: For, version: u64) {
         let tree = Tree { id: id.0, epoch };
         self.works += 1;
         let number = self.works;
         let cell = self.cell_of(id);
-        let Some(owner) = self.jobs.get(&id).map(|job| person(&job.account)) else {
-            return Ok(Vec::new());
-        };
-        let Some(c) = self.copies.get_mut(&id).filter(|c| c.epoch == epoch) else {
-            return Ok(Vec::new());
-        };
+        let owner = self.jobs.get(&id).map(|job| person(&job.account));
+        let (calls, events) = (self.calls.clone(), self.events.clone());
+        let progress = &self.progress;
+        let Some(c) = self.copies.get_mut(&id).filter(|c| c.epoch == epoch) else { return };
+        let moves = matches!(purpose, For::Move { .. });
+        let writing = moves.then(|| Arc::new(progress.begin(id, version)));
         // What was being made is given up; its end finds nothing to do.
         let (dumped, stopped, at, sealing) = (None, Millis(0), None, false);
-        let work = Work { number, purpose, version, dumped, stopped, at, sealing };
+        let following = writing.clone();
+        let work = Work { number, purpose, version, dumped, stopped, at, sealing, writing };
         let before = c.work.replace(work);
-        if purpose != For::Checkpoint {
+        self.making.insert(number, (id, version));
+        if let Some(before) = before {
+            self.give_up(&before);
+        }
+        let Some(following) = following else { return self.awaited(tree, number) };
+        tokio::spawn(async move {
+            // What it wrote to files until now it does not stand still for.
+            let flushed = async {
+                if let Some(owner) = owner {
+                    flush(calls, (tree, cell), owner, READY_MAX).await;
+                }
+            };
+            // Without anybody it is sent later, all at once.
+            let waited = wait(move || following.awaited(READY_MAX));
+            let (waited, ()) = tokio::join!(waited, flushed);
+            if !waited.is_ok_and(|ready| ready) {
+                tracing::info!(%tree, "nobody takes its image yet: it is saved all the same");
+            }
+            let _gone = events.send(Event::Awaited { tree, work: number });
+        });
+    }
+
+    /// Saves the program now, if that is still wanted.
+    pub(super) fn awaited(&mut self, tree: Tree, number: u64) {
+        let id = TreeId(tree.id);
+        let cell = self.cell_of(id);
+        let owner = self.jobs.get(&id).map(|job| person(&job.account));
+        let copy = self.copy(id, tree.epoch);
+        let wanted = copy.and_then(|c| {
+            let w = c.work.as_ref().filter(|w| w.number == number)?;
+            let of = (w.version, w.writing.clone());
+            Some((c, of))
+        });
+        let Some((c, (version, writing))) = wanted else {
+            self.work_over(number);
+            return;
+        };
+        // Who leaves the node stands still from now on, unless nothing comes of it.
+        if c.work.as_ref().is_some_and(|w| w.purpose != For::Checkpoint) {
             c.runs = false;
         }
         if let Some(link) = &c.link {
             link.open(false);
         }
         let externals = c.streaming.keys.clone();
-        self.making.insert(number, (id, version));
-        if let Some(before) = before {
-            self.give_up(&before);
-        }
+        let Some(owner) = owner else {
+            let done = Err("nobody said whose it is".to_owned());
+            // A host that is gone has nothing to finish.
+            let _gone = self.events.send(Event::Dumped { tree, work: number, done });
+            return;
+        };
         let (driver, calls) = (self.setup.driver.clone(), self.calls.clone());
         let (store, rules, events) =
             (self.store.clone(), self.setup.rules.clone(), self.events.clone());
@@ -85,15 +125,18 @@ impl Host {
         let groups = self.groups.clone();
         tokio::spawn(async move {
             let inside = groups.clone();
-            let prepared = wait(move || -> Result<(i32, PathBuf), String> {
-                let status = calls.status().map_err(|e| e.to_string())?;
-                let of = status.trees.iter().find(|t| t.tree == Some(tree));
-                let pid = of.ok_or("it has ended")?.pid;
-                let root = outer_pid(Some(cell.pid), pid).map_err(|e| e.to_string())?;
-                let root = root.ok_or("it has ended")?;
+            let prepared = wait(move || -> Result<_, String> {
+                let root = root_of(&calls, tree, cell)?;
                 unhindered(&why(root, &rules).map_err(|e| e.to_string())?)?;
                 unhindered(&inside.left(tree, root).map_err(|e| e.to_string())?)?;
-                let folder = store.make(id, version);
+                let folder = match &writing {
+                    None => store.make(id, version).map(|folder| (folder, None)),
+                    Some(writing) => memory_bytes(root).and_then(|bytes| {
+                        let made = store.make_to_travel(id, version, bytes)?;
+                        writing.to(made.0.clone(), bytes);
+                        Ok(made)
+                    }),
+                };
                 let folder = folder.map_err(|e| format!("cannot make a folder for it: {e}"))?;
                 if cell.own_net {
                     // Its network is down while it is saved, which it is not to see.
@@ -103,7 +146,8 @@ impl Host {
             });
             let done = match prepared.await.map_err(|e| e.to_string()).flatten() {
                 Err(why) => Err(why),
-                Ok((root, folder)) => {
+                // The room is held until it is written.
+                Ok((root, (folder, _room))) => {
                     // One that stands still already stays so. CRIU lets go of its connections then
                     // only: of what it stopped itself they would be dead (TCP_REPAIR, tcp(7)).
                     let leave = if cell.own_net { Leave::Running } else { Leave::Stopped };
@@ -117,11 +161,13 @@ impl Host {
                         limit,
                     };
                     match driver.dump(&order).await {
-                        // Now that it stands still there are no others.
-                        Ok(dumped) => match whole(groups, tree, root).await {
-                            Ok(()) => record(dumped, (root, cell), owner, limit).await,
-                            Err(why) => Err(why),
-                        },
+                        Ok(dumped) => {
+                            // Now that it stands still there are no others.
+                            let whole = whole(groups, tree, root);
+                            let recorded = record(dumped, (root, cell), owner, limit);
+                            let (whole, recorded) = tokio::join!(whole, recorded);
+                            whole.and(recorded)
+                        }
                         Err(e) => Err(e.to_string()),
                     }
                 }
@@ -129,7 +175,6 @@ impl Host {
             // A host that is gone has nothing to finish.
             let _gone = events.send(Event::Dumped { tree, work: number, done });
         });
-        Ok(Vec::new())
     }
 
     /// The tree stands still: what it wrote is read before it goes on.
@@ -230,7 +275,7 @@ impl Host {
             open_files: dumped.open_files.clone(),
         };
         w.sealing = true;
-        let version = w.version;
+        let (version, writing) = (w.version, w.writing.clone());
         let folder = self.store.folder(id, version);
         let (driver, events) = (self.setup.driver.clone(), self.events.clone());
         tokio::spawn(async move {
@@ -238,12 +283,17 @@ impl Host {
             let written = wait(move || streams.write(&there)).await.flatten();
             let done = match written {
                 Err(e) => Err(format!("cannot complete its image: {e}")),
-                Ok(()) => driver
-                    .seal(&folder, origin)
-                    .await
-                    .map(|manifest| manifest.size_bytes())
-                    .map_err(|e| e.to_string()),
+                Ok(()) => {
+                    let sealed = match &writing {
+                        None => driver.seal(&folder, origin).await,
+                        Some(_) => driver.seal_to_travel(&folder, origin).await,
+                    };
+                    sealed.map(|manifest| manifest.size_bytes()).map_err(|e| e.to_string())
+                }
             };
+            if let (Ok(_), Some(writing)) = (&done, &writing) {
+                writing.whole();
+            }
             let _gone = events.send(Event::Sealed { tree, work: number, done });
         });
     }
@@ -270,30 +320,56 @@ impl Host {
         roll_back: bool,
     ) -> io::Result<Vec<Act>> {
         let tree = Tree { id: id.0, epoch };
+        if self.expected.get(&id).is_some_and(|e| e.version != image.version) {
+            self.unexpect(id);
+        }
         let Some(job) = self.jobs.get(&id) else {
             let nobody = || "nobody said whose it is".to_owned();
             let why = self.refused.get(&id).cloned().unwrap_or_else(nobody);
             let now = self.setup.clock.up();
             return Ok(self.agent.restored(id, epoch, Err(why), now).into_iter().collect());
         };
-        let (version, way) = (image.version, Arc::new(Fetch::default()));
+        let version = image.version;
+        let (way, fetched) = self.expected.remove(&id).map(|e| (e.way, e.fetched)).unzip();
+        let way: Arc<Fetch> = way.unwrap_or_default();
         let coming = Coming { image: Some((version, way.clone())), ..Coming::new(epoch) };
         let (owner, birth, wanted) = (person(&job.account), job.birth, wanted(job));
+        let (brought, account) = (Host::brought(job, &image), job.account.clone());
+        let (begins, trust) = (begins(job), trust(job, image.version));
+        if brought.is_some() && job.birth == self.setup.node {
+            self.collects(id, job);
+        }
         let (limits, groups) = (job.limits, self.groups.clone());
         self.restoring.insert(id, coming);
         let (driver, calls) = (self.setup.driver.clone(), self.calls.clone());
-        let (store, peers, events) =
-            (self.store.clone(), self.setup.peers.clone(), self.events.clone());
-        let (cell, limit, here) = (self.cell_of(id), self.setup.limit, self.setup.node);
+        let (fetching, peers, events) =
+            (self.fetching(), self.setup.peers.clone(), self.events.clone());
+        let (cell, limit) = (self.cell_of(id), self.setup.limit);
         let uid = owner.uid;
         let overlay = self.overlay.clone();
         tokio::spawn(async move {
-            let (fetching, others, making) = (store.clone(), peers.clone(), groups.clone());
+            let making = groups.clone();
+            let before = match fetched {
+                Some(fetched) => fetched.await.map_err(|e| e.to_string()).flatten(),
+                None => Ok(()),
+            };
+            if let Err(why) = before {
+                tracing::info!(%tree, why, "its image did not come while it was made");
+            }
             let fetched = wait(move || -> Result<_, String> {
-                fetch(&fetching, &*others, here, &image.nodes, (id, version), &way)?;
-                let folder = fetching.folder(id, version);
+                let lasts = image.brief.is_empty();
+                match &brought {
+                    Some(b) => bring(&fetching, (id, &account), b, &way)?,
+                    None => fetching.fetch(&image.nodes, (id, version), &way, lasts)?,
+                }
+                let folder = fetching.store.folder(id, version);
                 let streams = Streams::read(&folder);
                 let streams = streams.map_err(|e| format!("its image is torn: {e}"))?;
+                // Who has the job reads what it wrote until then where it was.
+                let at = [streams.at.output, streams.at.error];
+                if brought.is_some() && at != begins {
+                    return Err("its image says something else of what it wrote".to_owned());
+                }
                 let network = cell.own_net.then(|| overlay.network(id.0, uid)).transpose();
                 let network = network.map_err(|e| format!("it can have no network: {e}"))?;
                 let cgroups = making.make_wide(tree, &limits)?;
@@ -310,7 +386,8 @@ impl Host {
                 Err(why) => Err(why),
                 Ok(((folder, streams, cgroups, (network, link)), cut)) => {
                     let (of, copy) = (events.clone(), (tree, false));
-                    match Streaming::new(copy, birth, wanted, streams.at, peers, of) {
+                    let places = Places { now: streams.at, first: begins };
+                    match Streaming::new(copy, birth, wanted, places, peers, of) {
                         Err(e) => {
                             let why = format!("cannot make its streams: {e}");
                             Err(NotMade { cut, ..NotMade::from(why) })
@@ -319,7 +396,7 @@ impl Host {
                             let keys = streams.keys.into_iter().zip(fds);
                             let order = RestoreOrder {
                                 folder,
-                                trust: Trust::OwnSite,
+                                trust,
                                 owner,
                                 cell: Some(cell),
                                 cgroups,
@@ -395,6 +472,15 @@ impl Host {
     }
 }
 
+/// The first process of a copy, as this process sees it.
+pub(super) fn root_of(calls: &Calls, tree: Tree, cell: Cell) -> Result<i32, String> {
+    let status = calls.status().map_err(|e| e.to_string())?;
+    let of = status.trees.iter().find(|t| t.tree == Some(tree));
+    let pid = of.ok_or("it has ended")?.pid;
+    let root = outer_pid(Some(cell.pid), pid).map_err(|e| e.to_string())?;
+    root.ok_or_else(|| "it has ended".to_owned())
+}
+
 /// Whether all of a tree that stands still is in its image.
 async fn whole(groups: Groups, tree: Tree, root: i32) -> Result<(), String> {
     let found = wait(move || -> io::Result<Vec<Obstacle>> {
@@ -416,7 +502,7 @@ fn unhindered(found: &[Obstacle]) -> Result<(), String> {
 /// Makes the copy and has the cell watch it. On an error nothing of it is left.
 pub(super) async fn restore(
     driver: &dyn Checkpointer,
-    calls: &Arc<super::cell::Calls>,
+    calls: &Arc<Calls>,
     tree: Tree,
     order: RestoreOrder,
 ) -> Result<(), NotMade> {

@@ -229,8 +229,10 @@ mod tests {
     use super::*;
     use crate::cell::proto::Tree;
     use crate::cluster::messages::{Stretch, TreeId};
+    use crate::host::Brought;
     use std::net::{TcpListener, TcpStream};
     use std::sync::Weak;
+    use xos_base::NodeId;
 
     const UID: u32 = 70_001;
 
@@ -251,6 +253,10 @@ mod tests {
         }
 
         fn written(&self, _: NodeNumber, _: TreeId, _: &Stretch) -> io::Result<UnixStream> {
+            Err(ErrorKind::NotFound.into())
+        }
+
+        fn carried(&self, _: &NodeId, _: &Brought) -> io::Result<UnixStream> {
             Err(ErrorKind::NotFound.into())
         }
 

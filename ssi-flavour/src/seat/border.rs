@@ -7,7 +7,7 @@ use super::way::{In, Out, accept, split};
 use crate::cell::proto::Tree;
 use crate::cluster::messages::{Stretch, ToController, TreeId};
 use crate::ghost::spool::Spools;
-use crate::host::{Core, Hands, Heard, Peers};
+use crate::host::{Brought, Core, Hands, Heard, Peers};
 use crate::pids::NodeNumber;
 use crate::wire::{NodeLooks, Place, TreeUse};
 use async_trait::async_trait;
@@ -23,6 +23,7 @@ use std::time::{Duration, Instant};
 use tokio::runtime::Handle;
 use tokio::sync::mpsc::UnboundedSender;
 use tokio::sync::oneshot;
+use xos_base::NodeId;
 /// Why the core does not answer what was wanted.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum Unanswered {
@@ -238,6 +239,13 @@ impl Border {
                     }
                 });
             }
+            (Ask::Carried { tree, version }, Some(socket)) => {
+                self.apart(move |hands| {
+                    if let Err(error) = hands.send_carried(tree, version, socket) {
+                        tracing::warn!(%tree, version, %error, "what left was not sent");
+                    }
+                });
+            }
             (Ask::Output { tree, from }, Some(socket)) => {
                 let spools = self.spools.clone();
                 apart(move || {
@@ -269,6 +277,7 @@ impl Border {
             (
                 Ask::Image { .. }
                 | Ask::Written { .. }
+                | Ask::Carried { .. }
                 | Ask::Output { .. }
                 | Ask::Attach { .. }
                 | Ask::Packets { .. },
@@ -368,6 +377,10 @@ impl Core for Border {
 impl Peers for Border {
     fn image(&self, from: NodeNumber, tree: TreeId, version: u64) -> io::Result<UnixStream> {
         self.reach(&Tell::Image { from, tree, version })
+    }
+
+    fn carried(&self, from: &NodeId, what: &Brought) -> io::Result<UnixStream> {
+        self.reach(&Tell::Carried { from: from.clone(), what: Box::new(what.clone()) })
     }
 
     fn output(&self, at: NodeNumber, tree: Tree, from: [u64; 2]) -> io::Result<UnixStream> {

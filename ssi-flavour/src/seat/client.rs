@@ -4,7 +4,7 @@ use super::proto::{Ask, Tell, Want};
 use super::way::{In, Out};
 use crate::cell::proto::Tree;
 use crate::cluster::messages::{Stretch, ToController, ToNode, TreeId};
-use crate::host::Job;
+use crate::host::{Brought, Job};
 use crate::pids::NodeNumber;
 use crate::wire::{NodeLooks, Obstacle, Place, TreeUse};
 use serde::de::DeserializeOwned;
@@ -16,6 +16,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 use tokio::sync::oneshot;
+use xos_base::NodeId;
 
 /// How often an agent is asked whether it lives, how long it may take to say so, and how many times
 /// in a row it may not.
@@ -69,6 +70,15 @@ pub enum Wanted {
         tree: TreeId,
         /// Which part.
         ask: Stretch,
+        /// Where to.
+        socket: UnixStream,
+    },
+    /// Fill the socket with the image of a tree that left another cluster.
+    Carried {
+        /// The node there.
+        from: NodeId,
+        /// What of, and for whom.
+        what: Box<Brought>,
         /// Where to.
         socket: UnixStream,
     },
@@ -189,6 +199,15 @@ impl Client {
     /// That the agent is gone.
     pub fn written(&self, tree: TreeId, ask: Stretch, to: &UnixStream) -> io::Result<()> {
         self.send(&Ask::Written { tree, ask }, Some(to))
+    }
+
+    /// Has the image of a tree that left sent to a node of another cluster, at the other end of a
+    /// socket.
+    ///
+    /// # Errors
+    /// That the agent is gone.
+    pub fn carried(&self, tree: TreeId, version: u64, to: &UnixStream) -> io::Result<()> {
+        self.send(&Ask::Carried { tree, version }, Some(to))
     }
 
     /// Has the spool of a tree serve the connection of a copy's relay.
@@ -320,6 +339,7 @@ fn take(
         (Tell::Written { from, tree, ask }, Some(socket)) => {
             Wanted::Written { from, tree, ask, socket }
         }
+        (Tell::Carried { from, what }, Some(socket)) => Wanted::Carried { from, what, socket },
         (Tell::Output { at, tree, from }, Some(socket)) => {
             Wanted::Output { at, tree, from, socket }
         }
@@ -328,6 +348,7 @@ fn take(
             Tell::Begun { .. }
             | Tell::Image { .. }
             | Tell::Written { .. }
+            | Tell::Carried { .. }
             | Tell::Output { .. }
             | Tell::Packets { .. },
             _,

@@ -2,7 +2,7 @@
 
 use super::proto::Plan;
 use super::{LOCK_FILE, PLAN_FILE, SOCKET_FILE, holder, serve};
-use crate::alone::{listen, lock, no};
+use crate::alone::{forget_login, listen, lock, no};
 use crate::sys::{self, Forked};
 use std::fs::File;
 use std::io::{Read, Write};
@@ -52,11 +52,12 @@ pub(super) fn run(folder: &Path) -> Result<(), String> {
     }
 }
 
-/// Away from `xosd`: session, control groups, descriptors. What it writes still goes where that of
-/// `xosd` went.
+/// Away from `xosd`: session, sign-in, control groups, descriptors. What it writes still goes where
+/// that of `xosd` went.
 fn detach(plan: &Plan, lock: &File) -> Result<(), String> {
     holder::note(lock).map_err(no("write down which process the agent is"))?;
     nix::unistd::setsid().map_err(no("leave the session"))?;
+    forget_login();
     let group = plan.cgroup.child(GROUP);
     group.make().and_then(|()| group.join()).map_err(no("enter its control group"))?;
     let null = File::options().read(true).write(true).open("/dev/null");

@@ -54,6 +54,7 @@ mod tests {
             birth: 1u8.try_into().unwrap(),
             shell: false,
             wanted: false,
+            carried: None,
             limits: Limits::default(),
         }
     }

@@ -5,7 +5,7 @@ use crate::cell::proto::{Account, Tree};
 use crate::cgroup::Cgroup;
 use crate::cluster::members::Times;
 use crate::cluster::messages::{Stretch, ToController, ToNode, TreeId};
-use crate::host::Job;
+use crate::host::{Brought, Job};
 use crate::pids::NodeNumber;
 use crate::wire::{NodeLooks, Place, TreeUse};
 use serde::{Deserialize, Serialize};
@@ -13,6 +13,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::path::PathBuf;
 use std::time::Duration;
+use xos_base::NodeId;
 
 /// What an agent works with; `xosd` writes it before it starts one.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -34,6 +35,8 @@ pub struct Plan {
     pub shared: Vec<PathBuf>,
     /// How long one run of CRIU may take, seconds.
     pub limit_s: u64,
+    /// Whether images go straight to other nodes where these are reached.
+    pub direct: bool,
     /// Processors that trees may use.
     pub cpus: u32,
     /// Memory that trees may use, bytes.
@@ -193,6 +196,14 @@ pub(super) enum Ask {
         /// Which part.
         ask: Stretch,
     },
+    /// Write the image of a tree that left to the socket that comes along, which leads to a node of
+    /// another cluster.
+    Carried {
+        /// The tree.
+        tree: TreeId,
+        /// The image.
+        version: u64,
+    },
     /// The socket that comes along leads to the relay of a copy of a tree that has its spool here.
     Output {
         /// The copy.
@@ -232,6 +243,7 @@ impl Ask {
         match self {
             Ask::Image { .. }
             | Ask::Written { .. }
+            | Ask::Carried { .. }
             | Ask::Output { .. }
             | Ask::Attach { .. }
             | Ask::Packets { .. } => 1,
@@ -288,6 +300,13 @@ pub(super) enum Tell {
         /// Which part.
         ask: Stretch,
     },
+    /// Connect the socket that comes along to the image of a tree that left another cluster.
+    Carried {
+        /// The node there.
+        from: NodeId,
+        /// What of, and for whom.
+        what: Box<Brought>,
+    },
     /// Connect the socket that comes along, which a copy's relay has, to the tree's spool.
     Output {
         /// The node that has the spool.
@@ -324,6 +343,7 @@ impl Tell {
         match self {
             Tell::Image { .. }
             | Tell::Written { .. }
+            | Tell::Carried { .. }
             | Tell::Output { .. }
             | Tell::Packets { .. } => 1,
             _ => 0,

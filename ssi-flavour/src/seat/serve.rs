@@ -73,6 +73,7 @@ async fn work(folder: &Path, plan: Plan, listener: UnixListener) -> io::Result<(
         driver,
         rules: Rules { shared: plan.shared.clone(), filters_move },
         limit: Duration::from_secs(plan.limit_s),
+        direct: plan.direct,
         core: border.clone(),
         peers: border.clone(),
         spools,

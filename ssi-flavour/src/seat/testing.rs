@@ -15,6 +15,7 @@ pub(super) fn plan(dead_ms: u64) -> Plan {
         path: "/usr/bin".into(),
         shared: vec!["/usr".into()],
         limit_s: 600,
+        direct: true,
         cpus: 2,
         memory_bytes: 1 << 30,
         canary: Account { uid: 1, gid: 1, groups: Vec::new() },

@@ -22,7 +22,8 @@ const RESTART_PAUSE: Duration = Duration::from_secs(2);
 impl Cluster {
     /// What is decided now.
     pub fn turn(&mut self, policy: &Policy, balance: bool, now: Millis) -> Vec<Effect> {
-        let mut out = self.restarts(policy, now);
+        let mut out = self.give_away(now);
+        out.extend(self.restarts(policy, now));
         out.extend(self.begin_waiting(policy));
         out.extend(self.drains(now));
         if balance {
@@ -98,6 +99,17 @@ impl Cluster {
         place::place(policy, &self.node_views(), &need)
     }
 
+    /// The same, but one that came from another cluster begins where its output is to be, which that
+    /// node then keeps for its job.
+    fn place_waiting(&self, policy: &Policy, t: &Tree) -> Choice {
+        let came = t.tries == 0 && t.checkpoint.as_ref().is_some_and(|image| image.shared);
+        let birth = self.controller.state().members.node(t.birth);
+        match came && birth.is_some_and(|m| m.takes_moves().is_ok()) {
+            true => Choice::On(t.birth),
+            false => self.place_again(policy, t),
+        }
+    }
+
     /// As much more as one process is on its way to a node.
     pub fn comes(&mut self, node: NodeNumber) {
         let coming = self.coming.entry(node).or_default();
@@ -119,7 +131,7 @@ impl Cluster {
             if failed.is_some_and(|(_, at)| now.since(*at) < RESTART_PAUSE * t.tries) {
                 continue;
             }
-            let Choice::On(node) = self.place_again(policy, &t) else { continue };
+            let Choice::On(node) = self.place_waiting(policy, &t) else { continue };
             match self.controller.restart(tree, node, now) {
                 Ok(effects) => {
                     self.comes(node);

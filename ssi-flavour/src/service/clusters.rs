@@ -18,13 +18,43 @@ struct All {
     clusters: BTreeMap<ClusterId, Arc<Mutex<Cluster>>>,
     /// The nodes that are or were in a cluster, and the one in which they are.
     nodes: BTreeMap<NodeId, Option<ClusterId>>,
+    /// Names that a node or a cluster is about to get, as often as somebody is about that.
+    taking: BTreeMap<String, (Taker, usize)>,
+}
+
+/// Who is about to get a name.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Taker {
+    Node,
+    Cluster,
 }
 
 /// All of them.
 #[derive(Debug, Default)]
 pub(super) struct Clusters {
     /// Never held while something is waited for.
-    all: std::sync::Mutex<All>,
+    all: Arc<std::sync::Mutex<All>>,
+}
+
+/// A name that nothing of the other kind gets until this is dropped. Nodes and clusters are kept by
+/// different services: who checked that there is no such node and who checked that there is no such
+/// cluster would else both go on.
+#[derive(Debug)]
+pub(super) struct Name {
+    all: Arc<std::sync::Mutex<All>>,
+    name: String,
+}
+
+impl Drop for Name {
+    fn drop(&mut self) {
+        let mut all = self.all.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some((_, count)) = all.taking.get_mut(&self.name) {
+            *count -= 1;
+            if *count == 0 {
+                all.taking.remove(&self.name);
+            }
+        }
+    }
 }
 
 impl Clusters {
@@ -65,6 +95,30 @@ impl Clusters {
     /// Whether one has this name.
     pub fn has(&self, name: &str) -> bool {
         self.lock().clusters.keys().any(|id| id.as_str() == name)
+    }
+
+    fn take_name(&self, name: &str, taker: Taker) -> Option<Name> {
+        let mut all = self.lock();
+        if all.clusters.keys().any(|id| id.as_str() == name) {
+            return None;
+        }
+        let (by, count) = all.taking.entry(name.to_owned()).or_insert((taker, 0));
+        // The same machine may ask again.
+        if *by != taker {
+            return None;
+        }
+        *count += 1;
+        Some(Name { all: Arc::clone(&self.all), name: name.to_owned() })
+    }
+
+    /// The name of a node that joins; none: a cluster has it, or is about to.
+    pub fn name_for_node(&self, name: &str) -> Option<Name> {
+        self.take_name(name, Taker::Node)
+    }
+
+    /// The name of a cluster that is made; none: one has it, or a node is about to.
+    pub fn name_for_cluster(&self, name: &str) -> Option<Name> {
+        self.take_name(name, Taker::Cluster)
     }
 
     /// Whether a node that is or was in one has this name.
@@ -108,5 +162,28 @@ impl Clusters {
     /// A node is in none any more, as is kept.
     pub fn unseat(&self, node: &NodeId) {
         self.lock().nodes.insert(node.clone(), None);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// If it failed, two administrators who act at the same moment could give a node and a cluster
+    /// one name, and jobs for one go to the other; or a name be of no use to anybody any more.
+    #[test]
+    fn a_name_is_given_to_one_kind_at_a_time() {
+        let all = Clusters::default();
+        let joins = all.name_for_node("n7.rennes").unwrap();
+        let again = all.name_for_node("n7.rennes").unwrap();
+        assert!(all.name_for_cluster("n7.rennes").is_none());
+        assert!(all.name_for_cluster("c1.rennes").is_some(), "another name");
+        drop(joins);
+        assert!(all.name_for_cluster("n7.rennes").is_none(), "the machine asked twice");
+        drop(again);
+        let made = all.name_for_cluster("n7.rennes").unwrap();
+        assert!(all.name_for_node("n7.rennes").is_none());
+        drop(made);
+        assert!(all.name_for_node("n7.rennes").is_some(), "it was not made");
     }
 }

@@ -70,7 +70,10 @@ impl Cluster {
         };
         // Who has the image first: only what was written is to be fetched, or part of that.
         let mut has = image.nodes.iter().copied();
-        let lacks = has.find(|n| !t.has(image, *n) && !not.contains(n) && online(*n));
+        let lacks = has.find(|n| {
+            let lasts = !image.brief.contains(n);
+            lasts && !t.has(image, *n) && !not.contains(n) && online(*n)
+        });
         let has = image.nodes.iter().copied().chain([t.node]).chain(not.iter().copied());
         lacks.or_else(|| place::hold(views, &need, &has.collect()))
     }

@@ -68,6 +68,18 @@ impl Cluster {
                 };
                 self.note_own(tree, own.what, on, Outcome::Done, &why);
             }
+            TreeRecord::Left { .. } => {
+                let why = self.why_left.get(&tree).cloned();
+                let why = why.unwrap_or_else(|| "its job was asked to move it".to_owned());
+                let on = format!("tree {tree}");
+                self.note_own(tree, "release_tree", on, Outcome::Done, &why);
+            }
+            TreeRecord::Came { .. } => {
+                let carried = self.programs.get(&tree).and_then(|p| p.carried.as_ref());
+                let why = carried.map(|c| format!("from tree {} of {}", c.tree, c.cluster));
+                let on = format!("tree {tree}");
+                self.note_own(tree, "take_tree", on, Outcome::Done, &why.unwrap_or_default());
+            }
             TreeRecord::Undone { reason, .. } => {
                 let Some(own) = self.own.remove(&tree) else { return };
                 let why = format!("{}; {reason}", own.why);

@@ -145,7 +145,8 @@ impl Kept {
         for t in trees.values_mut() {
             if let TreeState::Moving { since, .. }
             | TreeState::Checkpointed { since, .. }
-            | TreeState::Restarting { since, .. } = &mut t.state
+            | TreeState::Restarting { since, .. }
+            | TreeState::Leaving { since, .. } = &mut t.state
             {
                 *since = (*since).min(now);
             }

@@ -5,7 +5,7 @@ use super::ClusterService;
 use super::one::Cluster;
 use super::policy::{self, Action};
 use crate::cluster::messages::TreeId;
-use crate::cluster::trees::Tree;
+use crate::cluster::trees::{Tree, TreeState};
 use crate::pids::NodeNumber;
 use crate::wire::{ClusterMay, Comer};
 use std::collections::BTreeSet;
@@ -39,6 +39,9 @@ fn refusal(r: &ClusterMay) -> Error {
         Comer::Written { node } => Error::denied(format!(
             "{node} has nothing to do with the output of tree {tree} of {cluster}"
         )),
+        Comer::Carried { node, version, .. } => {
+            Error::denied(format!("image {version} of tree {tree} of {cluster} is not for {node}"))
+        }
         Comer::Output { node, .. } => {
             Error::denied(format!("tree {tree} of {cluster} is not at {node}"))
         }
@@ -51,8 +54,9 @@ fn refusal(r: &ClusterMay) -> Error {
 }
 
 /// Allowed: the image to who restores the tree or keeps a copy of that checkpoint; what was written
-/// to who keeps it with one, or has the tree and with it the next spool; the output to be
-/// brought by who has a copy of the tree, to where it is collected; a ghost of the tree's owner.
+/// to who keeps it with one, or has the tree and with it the next spool; the output to be brought by
+/// who has a copy of the tree, to where it is collected; a ghost of the tree's owner; the image of a
+/// tree that left to who shows the key, for the person whose tree it is.
 fn allows(c: &Cluster, tree: TreeId, comer: &Comer, asks: &NodeId) -> bool {
     let t = c.controller.state().trees.tree(tree);
     match comer {
@@ -64,6 +68,11 @@ fn allows(c: &Cluster, tree: TreeId, comer: &Comer, asks: &NodeId) -> bool {
             (Some(t), Some(node)) => keeps(t, node),
             _ => false,
         },
+        Comer::Carried { version, key, vo, member, .. } => {
+            let whose = |t: &Tree| t.owner.vo == *vo && t.owner.member == *member;
+            let left = t.filter(|t| t.state == TreeState::Away).is_some_and(whose);
+            left && c.is_key_of(tree, *version, key)
+        }
         Comer::Output { node, epoch } => match (t, c.number(node)) {
             (Some(t), Some(node)) => {
                 t.uses(node) && t.epoch <= *epoch && c.number(asks) == Some(t.output_at())

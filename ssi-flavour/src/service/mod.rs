@@ -21,7 +21,7 @@ mod views;
 
 pub use deps::{Deps, Machines, NodesOut, Vos};
 pub use keep::{Change, Kept, Records, Settings, Waiting};
-pub use units::{Envelope, Over, Stop, Unit, Why};
+pub use units::{Envelope, Left, Over, Stop, Unit, Why};
 
 use self::clusters::Clusters;
 use crate::cluster::members::{NodeState, Times};
@@ -84,6 +84,10 @@ pub struct Config {
     /// How far the clock of a node may be from this core's, in seconds, 1 to 3600: what runs on one
     /// that is further off may leave it, and nothing moves to it. Default 60.
     pub clock_off_s: u64,
+    /// The sites from whose clusters running units of jobs are taken, in the state in which they
+    /// are: such a unit is another site's memory and registers, started here with its person's
+    /// rights. Each site has this same list for all of its clusters. Default: none.
+    pub takes_from: Vec<SiteId>,
 }
 
 impl Default for Config {
@@ -97,6 +101,7 @@ impl Default for Config {
             queue_per_member: 1000,
             checkpoint_copies: 2,
             clock_off_s: 60,
+            takes_from: Vec::new(),
         }
     }
 }
@@ -247,7 +252,7 @@ impl ClusterService {
         let (signals, mut effects) = c.stop_units(self.clock.now());
         effects.extend(c.controller.tick(now));
         effects.extend(c.turn(&self.policy, self.config.balance, now));
-        effects.extend(c.start_units(&self.policy, &heard));
+        effects.extend(c.start_units(&self.policy, &heard, now));
         self.pass_on(c, effects).await;
         self.signal(signals);
         self.tell_offer(c, &heard);
@@ -371,7 +376,7 @@ impl ClusterService {
         }
         let mut told = self.commit(c, effects).await?;
         // What ended made room.
-        let more = c.start_units(&self.policy, &self.heard());
+        let more = c.start_units(&self.policy, &self.heard(), now);
         if !more.is_empty() {
             told.extend(self.commit(c, more).await?);
         }
@@ -391,6 +396,10 @@ impl ClusterService {
 impl ClusterNames for ClusterService {
     fn has(&self, name: &NodeId) -> bool {
         self.clusters.has(name.as_str())
+    }
+
+    fn keep_for_node(&self, name: &NodeId) -> Option<Box<dyn Send>> {
+        Some(Box::new(self.clusters.name_for_node(name.as_str())?))
     }
 }
 

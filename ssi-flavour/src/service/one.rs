@@ -87,8 +87,14 @@ pub(super) struct Cluster {
     /// What the cluster did by itself, for the audit.
     pub deeds: Vec<Deed>,
     pub over: BTreeMap<TreeId, Over>,
+    /// The last mandate that each person brought, by uid. A program keeps its own as well.
+    pub mandates: BTreeMap<u32, String>,
     /// The units of jobs that run as trees here.
     pub units: Units,
+    /// Trees of units that somebody asked to leave, and that have not yet.
+    pub leaving: BTreeSet<TreeId>,
+    /// Why trees of units leave that nobody asked to.
+    pub why_left: BTreeMap<TreeId, String>,
     /// The last tree of which each node was told what it is, with a heartbeat.
     pub said: BTreeMap<NodeNumber, TreeId>,
     /// Where the output of each tree goes, as long as it is not forgotten.
@@ -127,7 +133,10 @@ impl Cluster {
             own: BTreeMap::new(),
             deeds: Vec::new(),
             over: BTreeMap::new(),
+            mandates: BTreeMap::new(),
             units,
+            leaving: BTreeSet::new(),
+            why_left: BTreeMap::new(),
             outputs: kept.trees.iter().map(|(tree, t)| (*tree, t.output_at())).collect(),
             pids: BTreeMap::new(),
             said: BTreeMap::new(),
@@ -292,7 +301,7 @@ impl Cluster {
         }
         match r {
             TreeRecord::Queued { .. } => self.number_given(tree),
-            TreeRecord::Placed { .. } => {
+            TreeRecord::Placed { .. } | TreeRecord::Came { .. } => {
                 self.number_given(tree);
                 self.dirty.programs.insert(tree);
                 self.since.insert(tree, now);
@@ -306,6 +315,7 @@ impl Cluster {
             }
             TreeRecord::Undoing { reason, .. }
             | TreeRecord::Undone { reason, .. }
+            | TreeRecord::Stayed { reason, .. }
             | TreeRecord::NotSaved { reason, .. } => {
                 self.saved.insert(tree, now);
                 self.trouble.insert(tree, (reason.clone(), now));
@@ -331,6 +341,8 @@ impl Cluster {
                 self.since.remove(&tree);
                 self.saved.remove(&tree);
                 self.trouble.remove(&tree);
+                self.leaving.remove(&tree);
+                self.why_left.remove(&tree);
                 self.unheld.retain(|(of, _), _| *of != tree);
                 if self.brief.forget(tree) {
                     self.dirty.trees.remove(&tree);
@@ -358,10 +370,21 @@ impl Cluster {
     /// What a change means for the unit that the tree is, if it is one.
     fn unit_changed(&mut self, r: &TreeRecord) {
         let tree = r.tree();
-        let Some(unit) = self.programs.get(&tree).and_then(|p| p.unit.as_ref()) else { return };
+        let Some(program) = self.programs.get(&tree) else { return };
+        let came = program.carried.is_some();
+        let Some(unit) = program.unit.clone() else { return };
+        if let TreeRecord::Left { .. } = r {
+            if let Some(left) = self.left(tree) {
+                self.units.happened(&unit, left);
+            }
+            return;
+        }
         let t = self.controller.state().trees.tree(tree);
         let what = match r {
             TreeRecord::Runs { .. } => Happened::Started,
+            // From here on it may have run, whether its node says so or not.
+            TreeRecord::Committed { .. } if came => Happened::Started,
+            TreeRecord::Ended { why, .. } if !why.is_empty() => Happened::Refused(why.clone()),
             TreeRecord::Ended { end, .. } => Happened::Ended(Ok(*end)),
             TreeRecord::Lost { reason, .. } => Happened::Ended(Err(reason.clone())),
             // Without a ghost, its output is where it runs.
@@ -370,7 +393,7 @@ impl Cluster {
                 None => return,
             },
         };
-        self.units.happened(unit, what);
+        self.units.happened(&unit, what);
     }
 
     fn ended(&mut self, tree: TreeId, how: Result<End, String>) {

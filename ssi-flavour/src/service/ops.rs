@@ -102,6 +102,11 @@ impl ClusterService {
         if self.clusters.has(r.cluster.as_str()) {
             return Err(Error::conflict(format!("there is a cluster {} already", r.cluster)));
         }
+        let kept = self.clusters.name_for_cluster(r.cluster.as_str());
+        let _kept = kept.ok_or_else(|| {
+            Error::conflict(format!("a node joins as {} just now", r.cluster))
+                .hint("jobs are sent to a cluster as to a node: give it a name of its own")
+        })?;
         if self.is_node(r.cluster.as_str()).await? {
             return Err(Error::conflict(format!("a node of this site is called {}", r.cluster))
                 .hint("jobs are sent to a cluster as to a node: give it a name of its own"));

@@ -38,6 +38,7 @@ impl Waiting {
             birth,
             mandate: run.mandate.clone(),
             unit: None,
+            carried: None,
         }
     }
 }

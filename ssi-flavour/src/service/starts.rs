@@ -43,10 +43,12 @@ pub(super) fn fit(
     programs
 }
 
-/// The tree that an order starts or restores.
+/// The tree that an order starts or restores, or will.
 fn begins(order: &Order) -> Option<TreeId> {
     match order {
-        Order::Start { tree, .. } | Order::Restore { tree, .. } => Some(*tree),
+        Order::Start { tree, .. } | Order::Expect { tree, .. } | Order::Restore { tree, .. } => {
+            Some(*tree)
+        }
         _ => None,
     }
 }

@@ -319,6 +319,7 @@ pub(super) fn program(pid: i32) -> Program {
         birth: node(1),
         unit: None,
         mandate: None,
+        carried: None,
     }
 }
 
@@ -383,7 +384,7 @@ async fn a_drained_node_sends_its_programs_away() {
     world.turn().await;
     let (to, tell) = world.told.recv().await.unwrap();
     let [ToNode::Told { orders, .. }] = tell.messages.as_slice() else { panic!("{tell:?}") };
-    let dump = Order::Dump { tree, epoch: 1, attempt: 2, version: 1 };
+    let dump = Order::Dump { tree, epoch: 1, attempt: 2, version: 1, lasts: false };
     assert_eq!((to, orders.as_slice()), (node(1), [dump].as_slice()));
     // It says that it cannot: the tree is left alone for a while, and people see why.
     let reason = "it holds a device".to_owned();

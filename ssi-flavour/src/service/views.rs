@@ -277,6 +277,14 @@ fn describe(state: &TreeState) -> (ClusterTreeState, String, Option<NodeNumber>,
         TreeState::Restarting { to, reason, .. } => {
             (ClusterTreeState::Restarting, reason.clone(), Some(*to), None)
         }
+        TreeState::Leaving { .. } => {
+            let reason = "it leaves for another cluster".to_owned();
+            (ClusterTreeState::Moving, reason, None, None)
+        }
+        TreeState::Away => {
+            let reason = "it left: it goes on from this in another cluster".to_owned();
+            (ClusterTreeState::Checkpointed, reason, None, None)
+        }
         TreeState::Lost { reason } => (ClusterTreeState::Lost, reason.clone(), None, None),
         TreeState::Ended(End::Exit { code }) => {
             (ClusterTreeState::Ended, format!("exit status {code}"), None, Some(*code))

@@ -166,6 +166,26 @@ fn a_tree_keeps_the_pid_that_it_has_elsewhere() {
 }
 
 #[test]
+fn who_started_a_cell_signed_in_for_nothing_in_it() {
+    // wrong: the kernel's audit would have what people run for an administrator's
+    const SIGNED_IN: &str = "/proc/thread-self/loginuid";
+    let nobody = u32::MAX.to_string();
+    // An administrator, for what this thread begins.
+    let cell = std::fs::write(SIGNED_IN, "7").map(|()| Cell::new(3));
+    let undone = std::fs::write(SIGNED_IN, &nobody);
+    let cell = match cell.and_then(|cell| undone.map(|()| cell)) {
+        Ok(cell) => cell,
+        Err(e) => {
+            println!("skipped: the kernel keeps who signed in: {e}");
+            return;
+        }
+    };
+    let Some(mut cell) = cell else { return };
+    let (_, text) = cell.run(script(1, "cat /proc/self/loginuid"));
+    assert_eq!(text, nobody);
+}
+
+#[test]
 fn the_range_wraps_into_itself() {
     // wrong: at its end pids would be those of no node, or of the next one; or a process be
     // refused because the first ones are taken

@@ -4,10 +4,12 @@ use crate::cells::{Cell, PATIENCE, ended, script};
 use crate::groups::{leave_none, own_group};
 use std::io::{BufRead, BufReader};
 use std::time::Instant;
-use xos_ssi::cell::proto::{Exit, Start};
+use xos_ssi::cell::proto::{Account, Exit, Rlimit, RlimitKind, Start};
 use xos_ssi::cgroup::{Cgroup, Limits};
 
 const NONE: Limits = Limits { cpu_millis: None, memory_bytes: None, pids: 2048 };
+/// Somebody who runs nothing else on this machine.
+const PERSON: u32 = 1_999_980_100;
 
 /// A cell, and groups for its trees that are gone with this value.
 struct Limited {
@@ -83,6 +85,55 @@ fn a_tree_has_its_share_of_the_processors_and_no_more() {
     };
     until("nothing holds it back", || waited() > 10);
     assert!(group.usage().cpu_us.unwrap() > 0, "what it used is counted");
+}
+
+#[test]
+fn all_programs_of_a_person_have_a_common_limit_of_processes_and_others_go_on() {
+    // wrong: who has many programs sleep, each within its own limit, would leave nobody on the node
+    // a pid
+    let Some(mut limited) = Limited::new() else { return };
+    if !std::path::Path::new("/usr/bin/python3").exists() {
+        println!("skipped: no /usr/bin/python3");
+        return;
+    }
+    let most = Some(6);
+    let rlimit = Rlimit { kind: RlimitKind::Processes, soft: most, hard: most };
+    // So many as it can, which stay; it says how many.
+    let script = "
+import os, time
+n = 0
+try:
+    while os.fork():
+        n += 1
+    time.sleep(1000)
+except OSError:
+    os.write(1, b'%d\\n' % n)
+    time.sleep(1000)
+";
+    let begin = |limited: &mut Limited, id, uid| {
+        let (mut start, _) = limited.script(id, &NONE, "");
+        start.account = Account { uid, gid: uid, groups: vec![] };
+        start.program.argv = ["/usr/bin/python3", "-c", script].map(str::to_owned).to_vec();
+        start.program.rlimits = vec![rlimit];
+        let (_, reader) = limited.cell.start(start).unwrap();
+        let (mut line, mut reader) = (String::new(), BufReader::new(reader));
+        reader.read_line(&mut line).unwrap();
+        (line.trim().parse::<u32>().unwrap(), reader)
+    };
+    let (first, _one) = begin(&mut limited, 1, PERSON);
+    assert_eq!(first, 5, "with itself as many as they may");
+    let (others, _two) = begin(&mut limited, 2, PERSON + 1);
+    assert_eq!(others, 5, "another person has as many");
+    // Kernels look before or after they have counted a process that becomes its person's.
+    let mut refused = None;
+    for id in 3..6 {
+        let (mut more, _) = limited.script(id, &NONE, "exec sleep 1000");
+        more.account = Account { uid: PERSON, gid: PERSON, groups: vec![] };
+        more.program.rlimits = vec![rlimit];
+        refused = refused.or(limited.cell.start(more).err());
+    }
+    let refused = refused.expect("programs begin without end").to_string();
+    assert!(refused.contains("as many processes here as they may"), "{refused}");
 }
 
 /// Forks in each of its processes, on and on.

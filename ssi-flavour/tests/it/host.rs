@@ -9,7 +9,7 @@ mod trouble;
 use crate::groups::{leave_none, own_group};
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
 use std::collections::{BTreeMap, BTreeSet};
-use std::io::{self, Write};
+use std::io::{self, Read, Write};
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
@@ -20,7 +20,7 @@ use tempfile::TempDir;
 use tokio::sync::mpsc::{UnboundedSender, unbounded_channel};
 use tokio::task::JoinHandle;
 use xos_base::when::{Clock, SystemClock};
-use xos_base::{MemberNumber, Millis};
+use xos_base::{MemberNumber, Millis, NodeId};
 use xos_ssi::cell::proto::{Account, Program, Stdio, Tree};
 use xos_ssi::cgroup::{Cgroup, Limits};
 use xos_ssi::cluster::controller::Controller;
@@ -34,7 +34,7 @@ use xos_ssi::driver::criu::Criu;
 use xos_ssi::driver::why::Rules;
 use xos_ssi::ghost::proto::{Control, GhostId, Message, Stream, VERSION, encode};
 use xos_ssi::ghost::spool::{OUTPUT_FILE, Spools};
-use xos_ssi::host::{Core, Heard, Host, Job, Peers, Setup, Store};
+use xos_ssi::host::{Brought, Core, Hands, Heard, Host, Job, Peers, Setup};
 use xos_ssi::pids::NodeNumber;
 use xos_ssi::wire::TreeUse;
 
@@ -74,7 +74,8 @@ struct Site {
     controller: Mutex<Controller>,
     told: Mutex<BTreeMap<NodeNumber, UnboundedSender<Heard>>>,
     jobs: Mutex<BTreeMap<TreeId, Job>>,
-    nodes: Mutex<BTreeMap<NodeNumber, (Store, Arc<Spools>)>>,
+    nodes: Mutex<BTreeMap<NodeNumber, Arc<Spools>>>,
+    hands: Mutex<BTreeMap<NodeNumber, Hands>>,
     /// Images lose their end on the way.
     tears: AtomicBool,
     /// They are changed on the way.
@@ -84,6 +85,8 @@ struct Site {
     kept: Mutex<Vec<UnixStream>>,
     /// Copies that nodes said to be gone.
     gone: Mutex<BTreeSet<(TreeId, u64)>>,
+    /// The nodes of which a heartbeat came.
+    beats: Mutex<BTreeSet<NodeNumber>>,
     /// How nodes said that trees ended.
     ends: Mutex<BTreeMap<TreeId, End>>,
     /// Nobody reaches the controller.
@@ -157,7 +160,7 @@ impl Site {
 
     /// The lines of a tree's output, once there are `many`.
     async fn lines(&self, node: NodeNumber, tree: TreeId, many: usize) -> Vec<String> {
-        let folder = self.nodes.lock().unwrap()[&node].1.folder(tree.0);
+        let folder = self.nodes.lock().unwrap()[&node].folder(tree.0);
         let until = Instant::now() + PATIENCE;
         loop {
             let text = std::fs::read_to_string(folder.join(OUTPUT_FILE)).unwrap_or_default();
@@ -188,6 +191,16 @@ impl Core for Way {
                 _ => None,
             });
             self.1.gone.lock().unwrap().extend(gone);
+            for fact in facts {
+                if let Fact::Refused { reason, .. }
+                | Fact::NotRestored { reason, .. }
+                | Fact::Barred { reason, .. }
+                | Fact::NotSaved { reason, .. }
+                | Fact::NotHeld { reason, .. } = fact
+                {
+                    println!("{}: {reason}", self.0);
+                }
+            }
             let ends = facts.iter().filter_map(|fact| match fact {
                 Fact::Ended { tree, end, .. } => Some((*tree, *end)),
                 _ => None,
@@ -197,29 +210,38 @@ impl Core for Way {
         let mut controller = self.1.controller.lock().unwrap();
         let effects = controller.message(self.0, &message, SystemClock.up());
         let messages = self.1.effects(Some(self.0), effects);
+        if matches!(message, ToController::Beat { .. }) {
+            self.1.beats.lock().unwrap().insert(self.0);
+        }
         Ok(Heard { messages, jobs: self.1.jobs(), refused: vec![] })
     }
 }
 
 impl Peers for Site {
     fn image(&self, from: NodeNumber, tree: TreeId, version: u64) -> io::Result<UnixStream> {
-        let (one, mut other) = UnixStream::pair()?;
+        let (one, other) = UnixStream::pair()?;
         if self.silent.load(Ordering::SeqCst) {
             self.kept.lock().unwrap().push(other);
             return Ok(one);
         }
-        let store = self.nodes.lock().unwrap()[&from].0.clone();
-        let mut bytes = Vec::new();
-        store.send(tree, version, &mut bytes)?;
-        if self.tears.load(Ordering::SeqCst) {
-            bytes.truncate(bytes.len() / 2);
-        }
-        if self.spoils.load(Ordering::SeqCst) {
-            spoil(&mut bytes);
-        }
+        let hands = self.hands.lock().unwrap()[&from].clone();
+        let harm = match (self.tears.load(Ordering::SeqCst), self.spoils.load(Ordering::SeqCst)) {
+            (true, _) => Some(Harm::Tears),
+            (_, true) => Some(Harm::Spoils),
+            _ => None,
+        };
+        let to = match harm {
+            None => other,
+            Some(harm) => {
+                let (sent, sends) = UnixStream::pair()?;
+                // Both sides hang up.
+                std::thread::spawn(move || harmed(sent, other, harm));
+                sends
+            }
+        };
         std::thread::spawn(move || {
             // Who does not want it hangs up.
-            let _gone = other.write_all(&bytes);
+            let _gone = hands.send_image(tree, version, to);
         });
         Ok(one)
     }
@@ -227,7 +249,7 @@ impl Peers for Site {
     fn output(&self, at: NodeNumber, tree: Tree, from: [u64; 2]) -> io::Result<UnixStream> {
         self.lives(at)?;
         let (one, other) = UnixStream::pair()?;
-        let spools = self.nodes.lock().unwrap()[&at].1.clone();
+        let spools = self.nodes.lock().unwrap()[&at].clone();
         spools.serve(tree, from, one)?;
         Ok(other)
     }
@@ -238,12 +260,17 @@ impl Peers for Site {
             return Err(io::ErrorKind::NotConnected.into());
         }
         let (one, mut other) = UnixStream::pair()?;
-        let (spools, ask) = (self.nodes.lock().unwrap()[&from].1.clone(), *ask);
+        let (spools, ask) = (self.nodes.lock().unwrap()[&from].clone(), *ask);
         std::thread::spawn(move || {
             // Who does not want it hangs up.
             let _gone = spools.send(tree.0, &ask, &mut other);
         });
         Ok(one)
+    }
+
+    /// No tree of these tests comes from another cluster.
+    fn carried(&self, _: &NodeId, _: &Brought) -> io::Result<UnixStream> {
+        Err(io::ErrorKind::NotFound.into())
     }
 
     /// No tree of these tests has a network of its own.
@@ -252,19 +279,44 @@ impl Peers for Site {
     }
 }
 
-/// Changes the first byte of an image's first file that has any ([`Store::send`]).
-fn spoil(bytes: &mut [u8]) {
-    let mut at = 0;
-    loop {
-        let name = u32::from_le_bytes(bytes[at..at + 4].try_into().unwrap()) as usize;
-        let size_at = at + 4 + name;
-        let size = u64::from_le_bytes(bytes[size_at..size_at + 8].try_into().unwrap()) as usize;
-        if size > 0 {
-            bytes[size_at + 8] ^= 0xff;
-            return;
-        }
-        at = size_at + 8;
+/// What happens to an image on its way.
+#[derive(Clone, Copy)]
+enum Harm {
+    Tears,
+    Spoils,
+}
+
+/// Carries an image, all of it this way, with some harm.
+fn harmed(mut from: UnixStream, mut to: UnixStream, harm: Harm) -> io::Result<()> {
+    let wanted = frame(&mut to)?;
+    from.write_all(&wanted)?;
+    // Its sender can be reached by nobody else.
+    frame(&mut from)?;
+    let nowhere = br#"{"at":[]}"#;
+    to.write_all(&(nowhere.len() as u32).to_le_bytes())?;
+    to.write_all(nowhere)?;
+    let way = frame(&mut to)?;
+    from.write_all(&way)?;
+    let way = frame(&mut from)?;
+    to.write_all(&way)?;
+    let mut bytes = [0; 100];
+    from.read_exact(&mut bytes)?;
+    match harm {
+        Harm::Tears => return to.write_all(&bytes),
+        Harm::Spoils => bytes[60] ^= 0xff,
     }
+    to.write_all(&bytes)?;
+    io::copy(&mut from, &mut to).map(drop)
+}
+
+/// A length of four bytes, and so much after it.
+fn frame(from: &mut UnixStream) -> io::Result<Vec<u8>> {
+    let mut frame = vec![0; 4];
+    from.read_exact(&mut frame)?;
+    let len = u32::from_le_bytes(frame[..4].try_into().unwrap()) as usize;
+    frame.resize(4 + len, 0);
+    from.read_exact(&mut frame[4..])?;
+    Ok(frame)
 }
 
 struct Grid {
@@ -362,12 +414,14 @@ impl Grid {
             told: Mutex::default(),
             jobs: Mutex::default(),
             nodes: Mutex::default(),
+            hands: Mutex::default(),
             tears: AtomicBool::new(false),
             spoils: AtomicBool::new(false),
             silent: AtomicBool::new(false),
             kept: Mutex::default(),
             gone: Mutex::default(),
             ends: Mutex::default(),
+            beats: Mutex::default(),
             away: AtomicBool::new(false),
             mute: AtomicBool::new(false),
         });
@@ -386,6 +440,9 @@ impl Grid {
             let moves = grid.moves[&node(number)].clone();
             assert_eq!(moves, Moves::Yes);
             grid.site.decide(|c, _| c.prove(node(number), moves, 1));
+            // Before that nothing is begun for somebody there.
+            let beats = || grid.site.beats.lock().unwrap().contains(&node(number));
+            trouble::when("the node's first heartbeat comes", beats).await;
         }
         Ok(grid)
     }
@@ -406,8 +463,7 @@ impl Grid {
         }
         let spools = self.dir.path().join(format!("spools-{number}"));
         let spools = Arc::new(Spools::new(spools));
-        let store = Store::new(folder.join("images"));
-        self.site.nodes.lock().unwrap().insert(number, (store, spools.clone()));
+        self.site.nodes.lock().unwrap().insert(number, spools.clone());
         let unique = self.dir.path().file_name().unwrap().to_str().unwrap().to_owned();
         if let Some(group) = own_group(&format!("xos-ssi{unique}-{number}")) {
             self.groups.insert(number, group);
@@ -420,6 +476,7 @@ impl Grid {
             driver: driver.clone(),
             rules: Rules { shared: vec!["/".into()], filters_move: true },
             limit: PATIENCE,
+            direct: true,
             core: Arc::new(Way(number, self.site.clone())),
             peers: self.site.clone(),
             spools,
@@ -434,6 +491,7 @@ impl Grid {
             }
             Err(e) => panic!("{e}"),
         };
+        self.site.hands.lock().unwrap().insert(number, host.hands());
         let account = Account { uid: UID, gid: UID, groups: vec![] };
         let moves = match is_fake {
             true => Moves::Yes,
@@ -484,9 +542,19 @@ impl Grid {
             };
             let account = Account { uid: UID, gid: UID, groups: vec![] };
             let (attached, shell, wanted, own_net) = (false, false, false, false);
-            let (pid, birth, limits) = (None, on, Limits::default());
-            let mut job =
-                Job { account, program, attached, pid, own_net, birth, shell, wanted, limits };
+            let (pid, birth, limits, carried) = (None, on, Limits::default(), None);
+            let mut job = Job {
+                account,
+                program,
+                attached,
+                pid,
+                own_net,
+                birth,
+                shell,
+                wanted,
+                limits,
+                carried,
+            };
             change(&mut job);
             site.jobs.lock().unwrap().insert(id, job);
             Ok::<_, xos_ssi::cluster::controller::Refused>(effects)
@@ -496,7 +564,7 @@ impl Grid {
 
     /// Attaches to a program where it was born and feeds it; what it writes is seen in the spool.
     fn feed(&self, at: NodeNumber, tree: TreeId, offset: u64, input: &[u8]) -> UnixStream {
-        let spools = self.site.nodes.lock().unwrap()[&at].1.clone();
+        let spools = self.site.nodes.lock().unwrap()[&at].clone();
         let (one, mut other) = UnixStream::pair().unwrap();
         spools.attach(tree.0, UID, one).unwrap();
         let hello = Control::Hello {
@@ -675,6 +743,44 @@ async fn a_copy_of_a_checkpoint_outlives_the_node_that_made_it() {
     grid.site.until("its node is taken for dead", waits).await;
     grid.site.decide(|c, now| c.restart(tree, two, now));
     grid.site.until("it is restarted from the copy", |s| runs(s, tree, two)).await;
+}
+
+/// If it failed, what goes on from the image of a move would be lost with the memory of two nodes,
+/// or the memory be taken for ever.
+#[tokio::test(flavor = "multi_thread")]
+async fn the_image_of_a_move_becomes_a_checkpoint_of_both_nodes() {
+    let Some(grid) = Grid::new().await else { return };
+    let (one, two) = (node(1), node(2));
+    let tree = grid.count(one).await;
+    grid.site.decide(|c, now| c.migrate(tree, two, now));
+    grid.site.until("it moves", |s| runs(s, tree, two)).await;
+    let kept = |s: &State| {
+        let image = s.trees.tree(tree).and_then(|t| t.checkpoint.clone());
+        image.is_some_and(|image| image.brief.is_empty() && image.nodes.len() == 2)
+    };
+    grid.site.until("both have it for good", kept).await;
+    for number in ["1", "2"] {
+        let image = grid.dir.path().join(format!("{number}/images/{tree}/1/manifest.json"));
+        let manifest = std::fs::read_to_string(image).unwrap();
+        assert!(manifest.contains("sha256"), "{manifest}");
+    }
+    let before = grid.site.lines(one, tree, 0).await.len();
+    counts(&grid.site.lines(one, tree, before + 10).await);
+}
+
+/// If it failed, a program that left for another cluster would be lost with its node's agent: when
+/// its copy is gone nothing else is left of it.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_program_that_leaves_is_on_the_disk_when_its_copy_is_gone() {
+    let Some(grid) = Grid::new().await else { return };
+    let tree = grid.count(node(1)).await;
+    grid.site.decide(|c, now| c.leave(tree, now));
+    let away = |s: &State| s.trees.tree(tree).is_some_and(|t| t.state == TreeState::Away);
+    grid.site.until("it leaves", away).await;
+    assert!(grid.site.is_gone(tree, 1));
+    let image = grid.dir.path().join(format!("1/images/{tree}/1/manifest.json"));
+    let manifest = std::fs::read_to_string(image).unwrap();
+    assert!(manifest.contains("sha256"), "{manifest}");
 }
 
 /// If it failed, an attempt to move a program could end it.

@@ -66,6 +66,7 @@ pub const TEXTS: &[(&str, &str, Fate)] = &[
     ("RunInCluster", "argv", Bare("no program runs in the scene: console/tests/it/clusters.rs")),
     ("RunInCluster", OTHERS, Bare("handed to the program as it is: no page shows it")),
     ("ClusterSay", OTHERS, MACHINE),
+    ("ClusterMay", OTHERS, MACHINE),
     ("PlaceInCluster", OTHERS, MACHINE),
     ("CreateClient", "name", Shown),
     ("CreateClient", OTHERS, PROGRAM),

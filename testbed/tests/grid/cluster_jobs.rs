@@ -181,8 +181,8 @@ fn moved_and_saved(w: &World) {
     old("checkpoint", &["1"]).refused(NOT_FOUND, &["no process 1"]);
     // What runs is not restarted beside itself.
     old("restart", &[&program.tree.to_string()]).refused(CONFLICT, &["try again"]);
-    let busy = krgadm(w, &["nodes", "del", "-n", &number(w, N1), "--yes"]);
-    assert!(busy.code != 0 && busy.err.contains("drain it first"), "{busy:?}");
+    let busy = w.rennes.admin(&["cluster", "del", "c1", "n1", "--yes"]).unwrap_err();
+    assert!(format!("{busy:?}").contains("drain it first"), "{busy:?}");
     let text = program.end();
     assert!(!text.contains("bad"), "{text}");
 }
@@ -218,14 +218,28 @@ fn what_rests_is_restarted_by_hand(w: &World) {
     comes_back(w, n1);
 }
 
-/// If it failed, an administrator who knew the original could not take nodes out or up.
+/// If it failed, an administrator who knew the original could not take nodes out or up, or would
+/// end programs by that, or those that stay would not be named.
 fn nodes_leave_and_come(w: &World) {
-    w.rennes.admin(&["cluster", "drain", "c1", "n2"]).unwrap();
+    let argv = ["sh", "-c", PIPELINE];
+    let mut moves = Followed::begin(w, "leaves", &["--node", N1], &argv, &["a"]);
+    moves.moves_to(N2);
+    let shell = ["--json", "cluster", "shell", CLUSTER, "--node", N2, "--", "sleep", "600"];
+    let stays = w.xos(&w.milo, &shell).json();
     let leaves = number(w, N2);
+    let kept = krgadm(w, &["nodes", "del", "-n", &leaves, "--yes"]);
+    let tree = stays["tree"].to_string();
+    assert!(kept.code == CONFLICT && kept.err.contains(&format!("tree {tree} ")), "{kept:?}");
+    assert_eq!(moves.node(), N1);
+    soon("what stays is ended", || {
+        (w.xos(&w.milo, &["cluster", "cancel", CLUSTER, &tree]).code == 0).then_some(())
+    });
     soon("it leaves once nothing is there", || {
         let said = krgadm(w, &["nodes", "del", "-n", &leaves, "--yes"]);
         (said.code == 0).then_some(())
     });
+    moves.goes_on();
+    moves.end();
     let shown = krgadm(w, &["nodes", "status"]).ok();
     assert!(shown.contains(N1) && !shown.contains(N2), "{shown}");
     krgadm(w, &["nodes", "add", "--nodes", "n2"]).ok();

@@ -18,6 +18,9 @@ use crate::world::{VO, VOLUME, World, sh, soon, soon_within};
 
 /// How long a suspension or removal takes at most until it is in force at every node.
 const IN_FORCE_MAX: Duration = Duration::from_secs(5);
+/// How long it takes at most until what was held has its right to the volume again: a node looks
+/// for rights that are missing every 15 s.
+const RIGHT_BACK_MAX: Duration = Duration::from_secs(30);
 /// So many processes that want to run fill a node of two processors.
 const FILL: usize = 5;
 /// The status of a program whose person may not start it.
@@ -60,7 +63,7 @@ fn all_of<'a>(w: &'a World, person: &Person) -> Vec<Pulse<'a>> {
 /// Fills both nodes; what does it, by number.
 fn fill(w: &World) -> Vec<u64> {
     let one = |n: usize| {
-        let node = if n % 2 == 0 { "n1" } else { "n2" };
+        let node = if n.is_multiple_of(2) { "n1" } else { "n2" };
         let run = ["--vo", VO, "--json", "cluster", "run", CLUSTER, "--node", node, "--"];
         let ran = w.xos(&w.vera, &[&run[..], &[PYTHON, "-c", STUCK]].concat()).json();
         ran["tree"].as_u64().unwrap()
@@ -158,7 +161,11 @@ fn a_suspended_member(w: &World) {
     for pulse in &theirs {
         pulse.goes_on();
     }
-    w.xos(&w.milo, &["cluster", "run", CLUSTER, "--", "true"]).ok();
+    // What was held has its volume again by a mandate that came with a program on the other node.
+    w.xos(&w.milo, &["cluster", "run", CLUSTER, "--node", "n2", "--", "true"]).ok();
+    soon_within(RIGHT_BACK_MAX, "milo's file is read again where milo works", || {
+        cat().contains(WRITTEN).then_some(())
+    });
     for pulse in theirs.iter().chain([&beside]) {
         pulse.end();
     }

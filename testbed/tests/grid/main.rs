@@ -11,6 +11,7 @@ mod cluster_jobs;
 mod cluster_kinds;
 mod cluster_members;
 mod cluster_shell;
+mod cluster_sites;
 mod credentials;
 mod cuts;
 mod data;

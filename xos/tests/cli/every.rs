@@ -122,6 +122,7 @@ const CALLS: &[(&str, &str, i32)] = &[
     ("ada", "job output JOB", 0),
     // Nothing of it runs.
     ("ada", "job checkpoint JOB", 73),
+    ("ada", "job move JOB pisa", 73),
     ("ada", "job cancel JOB", 0),
     ("ada", "job wait JOB", 130),
     ("ada", "vo share end demo.rennes rennes", 0),

@@ -38,6 +38,8 @@ fn took(table: &mut HostTable, job: &str, count: u32, cpu_milli: u32) {
         attempt: 0,
         until: Millis(9),
         want_output: false,
+        moves: 0,
+        carried: None,
     };
     let record = crate::accept::took(table, &offer, testing::alice(), Millis(0));
     table.apply(&record);
@@ -197,7 +199,8 @@ fn an_envelope_that_had_many_units_gets_no_more() {
     t.apply(&HostRecord::Decided { job: job.clone(), at: Millis(2), units, what });
     assert_eq!(run(&mut t, &f, 3), ["send 1 1"]);
     let (at, units) = (Millis(4), vec![UnitRun { first: 0, count: 1 }]);
-    t.apply(&HostRecord::Took { job, at, who: None, task: 0, what: None, units, attempt: 1 });
+    let (who, task, what, attempt, carried) = (None, 0, None, 1, None);
+    t.apply(&HostRecord::Took { job, at, who, task, what, units, attempt, carried });
     assert_eq!(run(&mut t, &f, 5), ["open 2 n1.rennes 1", "send 2 1"]);
 }
 
@@ -266,6 +269,8 @@ fn what_is_to_be_checkpointed_goes_to_clusters_only() {
         attempt: 0,
         until: Millis(9),
         want_output: false,
+        moves: 0,
+        carried: None,
     };
     assert_eq!(f.judge_kind(&offer.spec), Ok(()));
     let record = crate::accept::took(&t, &offer, testing::alice(), Millis(0));

@@ -32,6 +32,7 @@ impl Fake {
             counts,
             seq: 4,
             usage: Usage { wall_ms: 2000, cpu_ms: 1500, memory_bytes: 5 << 20 },
+            nodes: Vec::new(),
         }
     }
 
@@ -67,7 +68,7 @@ impl Fake {
             after_jobs: vec![],
             sites: vec![],
         };
-        Ok(JobView { summary, spec, tasks, end })
+        Ok(JobView { summary, spec, tasks, end, moves: Vec::new() })
     }
 
     pub fn reasons(&self) -> Vec<Reason> {

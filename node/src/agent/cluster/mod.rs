@@ -118,6 +118,7 @@ impl Clustered {
             path: std::env::var("PATH").unwrap_or_default(),
             shared: self.config.shared.clone(),
             limit_s: self.config.limit_s,
+            direct: self.config.direct,
             cpus: agent.capacity.cpu_milli.div_ceil(1000).max(1),
             memory_bytes: agent.capacity.memory_bytes,
             canary: Account { uid: OWN_ID, gid: OWN_ID, groups: Vec::new() },
@@ -265,6 +266,9 @@ impl Agent {
                 }
                 Wanted::Written { from, tree, ask, socket } => {
                     self.fetch_written(from, tree, ask, socket).await;
+                }
+                Wanted::Carried { from, what, socket } => {
+                    self.fetch_carried(&from, *what, socket).await;
                 }
                 Wanted::Output { at, tree, from, socket } => {
                     self.reach_spool(at, tree, from, socket).await;

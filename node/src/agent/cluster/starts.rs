@@ -42,7 +42,10 @@ fn split(messages: Vec<ToNode>) -> (Vec<ToNode>, Vec<(TreeId, ToNode)>) {
         let mut rest = Vec::new();
         for order in orders {
             match &order {
-                Order::Start { tree, .. } | Order::Restore { tree, .. } => {
+                // What will be restored too: nobody stands still until account and home are there.
+                Order::Start { tree, .. }
+                | Order::Expect { tree, .. }
+                | Order::Restore { tree, .. } => {
                     starts.push((*tree, ToNode::Told { term, sent, orders: vec![order] }));
                 }
                 _ => rest.push(order),

@@ -1,5 +1,6 @@
-//! Streams between the nodes of a cluster: images, what programs wrote, and packets. Of output on
-//! its way to a spool see [`super::relays`].
+//! Streams between the nodes of a cluster: images, what programs wrote, and packets; and the images
+//! of programs that go from one site's cluster to another's. Of output on its way to a spool see
+//! [`super::relays`].
 
 use super::Seated;
 use crate::agent::Agent;
@@ -8,7 +9,7 @@ use std::os::unix::net::UnixStream;
 use std::pin::Pin;
 use std::sync::{Arc, OnceLock, Weak};
 use std::time::Duration;
-use tokio::io::copy_bidirectional;
+use tokio::io::copy_bidirectional_with_sizes;
 use xos_api::node::{AttachOpened, AttachOpening};
 use xos_base::{ClusterId, Error, NodeId};
 use xos_net::dial::StreamHandler;
@@ -16,10 +17,11 @@ use xos_net::nodes::Io;
 use xos_net::tls::ALPN_CLUSTER;
 use xos_net::{Caller, frames};
 use xos_ssi::cluster::messages::{Stretch, TreeId};
+use xos_ssi::host::Brought;
 use xos_ssi::pids::NodeNumber;
 use xos_ssi::wire::{
-    ALPN_IMAGE, ALPN_PACKETS, ALPN_RELAY, ALPN_WRITTEN, ClusterMay, Comer, ImageOpening,
-    PacketsOpening, WrittenOpening,
+    ALPN_CARRIED, ALPN_IMAGE, ALPN_PACKETS, ALPN_RELAY, ALPN_WRITTEN, CarriedOpening, ClusterMay,
+    Comer, ImageOpening, PacketsOpening, WrittenOpening,
 };
 
 /// Longest first frame, in bytes.
@@ -27,11 +29,16 @@ const OPENING_MAX: usize = 4096;
 /// How long that may take.
 const OPENING_TIMEOUT: Duration = Duration::from_secs(20);
 
+/// How much is read at once, each way, in bytes: of images, and of what is mostly little.
+const BUFFER_IMAGE: usize = 256 * 1024;
+const BUFFER: usize = 8 * 1024;
+
 /// What a stream is for.
 #[derive(Clone, Copy)]
 enum What {
     Image,
     Written,
+    Carried,
     Relay,
     Packets,
     Ghost,
@@ -50,6 +57,7 @@ pub(in crate::agent) fn handlers(
                 let served = match what {
                     What::Image => agent.serve_image(&caller, stream).await,
                     What::Written => agent.serve_written(&caller, stream).await,
+                    What::Carried => agent.serve_carried(&caller, stream).await,
                     What::Relay => agent.serve_relays(&caller, stream).await,
                     What::Packets => agent.serve_packets(&caller, stream).await,
                     What::Ghost => agent.serve_ghost(&caller, stream).await,
@@ -64,6 +72,7 @@ pub(in crate::agent) fn handlers(
     HashMap::from([
         (ALPN_IMAGE.to_vec(), serving(What::Image)),
         (ALPN_WRITTEN.to_vec(), serving(What::Written)),
+        (ALPN_CARRIED.to_vec(), serving(What::Carried)),
         (ALPN_RELAY.to_vec(), serving(What::Relay)),
         (ALPN_PACKETS.to_vec(), serving(What::Packets)),
         (ALPN_CLUSTER.to_vec(), serving(What::Ghost)),
@@ -75,10 +84,19 @@ pub(super) fn broke(e: &std::io::Error) -> Error {
 }
 
 /// Carries bytes both ways until both ends have closed.
-async fn splice(mut stream: Box<dyn Io>, socket: UnixStream) -> Result<(), Error> {
+async fn splice(stream: Box<dyn Io>, socket: UnixStream) -> Result<(), Error> {
+    splice_by(BUFFER, stream, socket).await
+}
+
+async fn splice_by(
+    buffer: usize,
+    mut stream: Box<dyn Io>,
+    socket: UnixStream,
+) -> Result<(), Error> {
     socket.set_nonblocking(true).map_err(|e| broke(&e))?;
     let mut socket = tokio::net::UnixStream::from_std(socket).map_err(|e| broke(&e))?;
-    copy_bidirectional(&mut stream, &mut socket).await.map(drop).map_err(|e| broke(&e))
+    let copied = copy_bidirectional_with_sizes(&mut stream, &mut socket, buffer, buffer).await;
+    copied.map(drop).map_err(|e| broke(&e))
 }
 
 /// The first frame of a stream.
@@ -110,7 +128,22 @@ impl Agent {
         let (ours, theirs) = UnixStream::pair().map_err(|e| broke(&e))?;
         seated.client.image(tree, version, &theirs).map_err(|e| broke(&e))?;
         drop(theirs);
-        splice(stream, ours).await
+        splice_by(BUFFER_IMAGE, stream, ours).await
+    }
+
+    /// Gives the image of a tree that left to a node of whichever site that the core lets have it.
+    async fn serve_carried(&self, caller: &Caller, mut stream: Box<dyn Io>) -> Result<(), Error> {
+        let CarriedOpening { cluster, tree, version, key, vo, member } =
+            opening(&mut stream).await?;
+        let seated = self.clustered()?.at(&cluster)?;
+        let node = caller.node()?.clone();
+        tracing::info!(%node, %tree, version, "a node fetches the image of what left");
+        let comer = Comer::Carried { node, version, key, vo, member };
+        self.core()?.call(ClusterMay { cluster, tree, comer }).await?;
+        let (ours, theirs) = UnixStream::pair().map_err(|e| broke(&e))?;
+        seated.client.carried(tree, version, &theirs).map_err(|e| broke(&e))?;
+        drop(theirs);
+        splice_by(BUFFER_IMAGE, stream, ours).await
     }
 
     async fn serve_written(&self, caller: &Caller, mut stream: Box<dyn Io>) -> Result<(), Error> {
@@ -200,7 +233,7 @@ impl Agent {
             let (cluster, node) = self.of_number(from)?;
             let mut stream = self.clustered()?.dialer.node(&node, ALPN_IMAGE).await?;
             frames::write(&mut stream, &ImageOpening { cluster, tree, version }).await?;
-            splice(stream, socket).await
+            splice_by(BUFFER_IMAGE, stream, socket).await
         };
         if let Err(error) = fetched.await {
             tracing::warn!(%tree, version, %error, "an image was not fetched");
@@ -224,6 +257,22 @@ impl Agent {
         };
         if let Err(error) = fetched.await {
             tracing::warn!(%tree, %error, "the output of a tree was not fetched");
+        }
+    }
+
+    /// Fills a socket with the image of a tree that left another cluster, from a node there.
+    pub(super) async fn fetch_carried(&self, from: &NodeId, what: Brought, socket: UnixStream) {
+        let Brought { carried, vo, member, .. } = what;
+        let (tree, version) = (TreeId(carried.tree), carried.version);
+        let fetched = async {
+            let mut stream = self.clustered()?.dialer.node(from, ALPN_CARRIED).await?;
+            let (cluster, key) = (carried.cluster, carried.key);
+            let opening = CarriedOpening { cluster, tree, version, key, vo, member };
+            frames::write(&mut stream, &opening).await?;
+            splice_by(BUFFER_IMAGE, stream, socket).await
+        };
+        if let Err(error) = fetched.await {
+            tracing::warn!(%from, %tree, version, %error, "an image was not fetched");
         }
     }
 

@@ -6,11 +6,10 @@ use super::processes::{self, Ending, Left};
 use super::strays::{Strays, Whom};
 use crate::agent::units::in_background;
 use crate::agent::{Agent, keep, machine};
-use crate::cgroup::Cgroups;
+use crate::cgroup::{CgroupError, Cgroups};
 use crate::spec::{Carries, Limits};
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
-use std::sync::Arc;
 use xos_api::vom::AccountState;
 use xos_base::Error;
 
@@ -266,9 +265,15 @@ fn obeyed(holding: &Holding, orders: Vec<(u32, AccountState)>, mut others: Other
         }
     }
     for (uid, state) in orders {
+        // Who may only not sign in works on in clusters.
+        let paused = others.suspended.contains(&uid);
+        let stand = |held| {
+            let both = [holding.groups.freeze(uid, held), holding.groups.pause(uid, paused)];
+            both.into_iter().collect::<Result<(), CgroupError>>()
+        };
         let done = match state {
-            AccountState::Active => holding.groups.freeze(uid, false),
-            AccountState::Suspended => holding.groups.freeze(uid, true),
+            AccountState::Active => stand(false),
+            AccountState::Suspended => stand(true),
             AccountState::Ended => holding.groups.end(uid),
         };
         if let Err(error) = done {
@@ -297,7 +302,10 @@ fn obeyed(holding: &Holding, orders: Vec<(u32, AccountState)>, mut others: Other
         all = false;
     }
     // Who is to end is not let go on before.
-    holding.strays.resume(|uid| held.contains(&uid) || ended.contains(&uid));
+    holding.strays.resume(|uid, cluster| {
+        let whom = if cluster { &suspended } else { &held };
+        whom.contains(&uid) || ended.contains(&uid)
+    });
     let who = Whom { of: &held, suspended: &suspended };
     let whole = holding.strays.hold_all(&holding.groups, who);
     if let Err(error) = holding.groups.clear() {

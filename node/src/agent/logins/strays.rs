@@ -35,6 +35,9 @@ struct Stopped {
     pid: i32,
     /// As the kernel counts: another process may have its id later.
     started: Option<u64>,
+    /// It runs in a cluster: it goes on when its person may act, signed in or not.
+    #[serde(default)]
+    cluster: bool,
 }
 
 /// Whose processes are held.
@@ -66,7 +69,8 @@ impl Stray {
         let (thread, rests) = processes::thread(pid)?;
         let list = text_of(&format!("/proc/{pid}/task/{thread}/cgroup")).ok()?;
         let started = processes::started(pid.unsigned_abs());
-        let stray = Stray { is: Stopped { uid, pid, started }, held, rests };
+        let cluster = groups.in_cluster(mountinfo, &list);
+        let stray = Stray { is: Stopped { uid, pid, started, cluster }, held, rests };
         let clusters = !suspended.contains(&uid);
         (!groups.holds(uid, mountinfo, &list, clusters)).then_some(stray)
     }
@@ -80,7 +84,7 @@ impl Stray {
 
     fn hold(&self, groups: &Groups, mountinfo: &str) -> Result<(), CgroupError> {
         let pid = self.is.pid;
-        groups.hold(self.is.uid, pid)?;
+        groups.hold(self.is.uid, pid, self.is.cluster)?;
         // Its id may have been another's by then, whose process began where its parent is.
         let is_anothers = || processes::owner(pid) != Some(self.is.uid);
         if processes::has_ended(&self.held)
@@ -186,12 +190,13 @@ impl Strays {
         was
     }
 
-    /// Lets go on what was stopped by a signal, of whom `holds` does not name.
-    pub(super) fn resume(&self, holds: impl Fn(u32) -> bool) {
+    /// Lets go on what was stopped by a signal, of whom `holds` does not name: by uid, and whether
+    /// it runs in a cluster.
+    pub(super) fn resume(&self, holds: impl Fn(u32, bool) -> bool) {
         let mut stopped = self.lock();
         let there = |s: &Stopped| processes::started(s.pid.unsigned_abs()) == s.started;
         let over: Vec<Stopped> =
-            stopped.iter().filter(|s| !holds(s.uid) || !there(s)).copied().collect();
+            stopped.iter().filter(|s| !holds(s.uid, s.cluster) || !there(s)).copied().collect();
         for one in &over {
             let held = Pid::from_raw(one.pid).and_then(|p| pidfd_open(p, PidfdFlags::empty()).ok());
             if let Some(held) = held

@@ -56,6 +56,10 @@ impl Agent {
         if order.units.len() > BATCH_MAX {
             return Err(Error::too_large(format!("at most {BATCH_MAX} units at a time")));
         }
+        if order.carried.is_some() {
+            let text = "a node by itself begins units; in a cluster they go on from images";
+            return Err(Error::unsatisfiable(text));
+        }
         let held = self.take_ticket(&order.ticket)?;
         if held.membership.vo != order.vo {
             return Err(Error::invalid("the ticket is for another VO than the units"));

@@ -31,6 +31,8 @@ pub enum Act {
         attempt: u64,
         /// The number of the image.
         version: u64,
+        /// Whether the image is a checkpoint, on the disk, before that is called.
+        lasts: bool,
     },
     /// Fetch the image, make a stopped copy; then [`super::Agent::restored`].
     Restore {
@@ -43,6 +45,15 @@ pub enum Act {
         /// Whether files are brought back first; then [`super::Agent::cut`] before, or
         /// [`super::Agent::barred`].
         roll_back: bool,
+    },
+    /// Begin to fetch an image that is being made.
+    Expect {
+        /// The tree.
+        tree: TreeId,
+        /// The number of the image.
+        version: u64,
+        /// The node that makes it.
+        from: NodeNumber,
     },
     /// End the copy, or what is being made of it; then [`super::Agent::killed`].
     Kill {

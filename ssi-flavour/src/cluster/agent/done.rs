@@ -27,6 +27,9 @@ impl Agent {
             Ok(image) => {
                 c.what = What::Dumped { attempt, image: image.clone() };
                 self.images.insert((tree, image.version));
+                if !image.brief.is_empty() {
+                    self.brief.insert((tree, image.version));
+                }
                 let fact = Fact::Dumped { tree, epoch, attempt, image };
                 self.say(vec![fact]).into_iter().collect()
             }
@@ -60,8 +63,7 @@ impl Agent {
                 Fact::Restored { tree, epoch }
             }
             Err(reason) => {
-                self.copies.remove(&tree);
-                self.fence(tree, epoch, now);
+                self.not_made((tree, epoch), version, now);
                 Fact::NotRestored { tree, epoch, reason }
             }
         });
@@ -78,11 +80,10 @@ impl Agent {
     /// A copy was not made, and will not be as long as files are what they are, and why.
     pub fn barred(&mut self, tree: TreeId, epoch: u64, reason: String, now: Millis) -> Option<Act> {
         let c = self.copy(tree, epoch)?;
-        let What::Restoring { .. } = c.what else { return None };
+        let What::Restoring { version } = c.what else { return None };
         let mut facts = c.cut_back(tree);
         facts.push(Fact::Barred { tree, epoch, reason });
-        self.copies.remove(&tree);
-        self.fence(tree, epoch, now);
+        self.not_made((tree, epoch), version, now);
         self.say(facts)
     }
 
@@ -92,6 +93,15 @@ impl Agent {
         // It is the beginning of that now.
         self.written.retain(|(of, _)| *of != tree);
         self.say(vec![Fact::Spooled { tree, epoch }])
+    }
+
+    fn not_made(&mut self, (tree, epoch): (TreeId, u64), version: u64, now: Millis) {
+        self.copies.remove(&tree);
+        // One that it had before stays, in memory only if it was so.
+        if !self.images.contains(&(tree, version)) {
+            self.brief.remove(&(tree, version));
+        }
+        self.fence(tree, epoch, now);
     }
 
     /// A copy was killed.

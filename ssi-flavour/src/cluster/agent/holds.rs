@@ -25,8 +25,13 @@ impl Agent {
         out: &mut Vec<Act>,
         facts: &mut Vec<Fact>,
     ) {
-        let written = self.written.contains(&(tree, version));
-        if self.images.contains(&(tree, version)) && (written || output.is_none()) {
+        let image = (tree, version);
+        if self.brief.contains(&image) && self.images.contains(&image) {
+            // It is said to be held once it is on the disk.
+            return;
+        }
+        let written = self.written.contains(&image);
+        if self.images.contains(&image) && (written || output.is_none()) {
             facts.push(Fact::Holds { tree, version, output: written });
             return;
         }
@@ -62,6 +67,7 @@ impl Agent {
                     self.holds.remove(&tree);
                 }
                 self.images.insert((tree, version));
+                self.brief.remove(&(tree, version));
                 if output {
                     self.written.insert((tree, version));
                 }

@@ -15,11 +15,17 @@ impl Agent {
         match order {
             Order::Start { tree, epoch } => self.start(*tree, *epoch, out, facts),
             Order::Run { tree, epoch, floor } => self.run(*tree, *epoch, *floor, out, facts),
-            Order::Dump { tree, epoch, attempt, version } => {
-                self.dump((*tree, *epoch), *attempt, *version, out, facts);
+            Order::Dump { tree, epoch, attempt, version, lasts } => {
+                self.dump((*tree, *epoch), *attempt, (*version, *lasts), out, facts);
             }
             Order::Restore { tree, epoch, image, roll_back } => {
                 self.restore((*tree, *epoch), (image, *roll_back), now, out, facts);
+            }
+            Order::Expect { tree, epoch, version, from } => {
+                let newer = self.copies.get(tree).is_none_or(|c| c.epoch < *epoch);
+                if newer && !self.is_fenced(*tree, *epoch) {
+                    out.push(Act::Expect { tree: *tree, version: *version, from: *from });
+                }
             }
             Order::Kill { tree, epoch } => {
                 let (tree, epoch) = (*tree, *epoch);
@@ -60,6 +66,7 @@ impl Agent {
                     self.holds.remove(tree);
                 }
                 self.written.remove(&(*tree, *version));
+                self.brief.remove(&(*tree, *version));
                 if self.images.remove(&(*tree, *version)) || part {
                     out.push(Act::Discard { tree: *tree, version: *version });
                 }
@@ -122,7 +129,7 @@ impl Agent {
         &mut self,
         (tree, epoch): (TreeId, u64),
         attempt: u64,
-        version: u64,
+        (version, lasts): (u64, bool),
         out: &mut Vec<Act>,
         facts: &mut Vec<Fact>,
     ) {
@@ -138,7 +145,7 @@ impl Agent {
         match &c.what {
             What::Running => {
                 c.what = What::Dumping { attempt };
-                out.push(Act::Dump { tree, epoch, attempt, version });
+                out.push(Act::Dump { tree, epoch, attempt, version, lasts });
             }
             What::Dumped { attempt: done, image } if *done == attempt => {
                 facts.push(Fact::Dumped { tree, epoch, attempt, image: image.clone() });
@@ -192,6 +199,9 @@ impl Agent {
             None => {}
         }
         let (refused, save, cut) = Default::default();
+        if !image.brief.is_empty() && !self.images.contains(&(tree, image.version)) {
+            self.brief.insert((tree, image.version));
+        }
         let what = What::Restoring { version: image.version };
         self.copies.insert(tree, Copied { epoch, what, floor: epoch, refused, save, cut });
         out.push(Act::Restore { tree, epoch, image: image.clone(), roll_back });

@@ -3,13 +3,13 @@
 use super::*;
 
 /// A node in its first term.
-fn agent() -> Agent {
+pub(super) fn agent() -> Agent {
     let mut a = Agent::new(Times::default().lease());
     a.message(&ToNode::Admitted { after: 0, term: 1 }, Millis(0));
     a
 }
 
-fn order(a: &mut Agent, now: u64, order: Order) -> Vec<Act> {
+pub(super) fn order(a: &mut Agent, now: u64, order: Order) -> Vec<Act> {
     let m = ToNode::Told { term: 1, sent: Millis(now), orders: vec![order] };
     let acts = a.message(&m, Millis(now));
     acts.into_iter().filter(|act| *act != Act::Thaw).collect()
@@ -30,10 +30,10 @@ fn running() -> Agent {
 fn a_late_order_to_run_does_not_wake_a_copy_that_moves() {
     let mut a = running();
     let run = |floor| Order::Run { tree: T, epoch: 1, floor };
-    let dump = |attempt| Order::Dump { tree: T, epoch: 1, attempt, version: attempt };
+    let dump = |attempt| Order::Dump { tree: T, epoch: 1, attempt, version: attempt, lasts: false };
     assert_eq!(
         order(&mut a, 1, dump(2)),
-        [Act::Dump { tree: T, epoch: 1, attempt: 2, version: 2 }]
+        [Act::Dump { tree: T, epoch: 1, attempt: 2, version: 2, lasts: false }]
     );
     a.dumped(T, 1, 2, Ok(image(2, 1)));
     let acts = order(&mut a, 2, run(2));
@@ -201,7 +201,8 @@ fn a_copy_of_an_image_is_fetched_once_and_let_go_when_it_is_not_wanted() {
 #[test]
 fn an_agent_that_is_restarted_gives_up_what_it_was_at() {
     let mut a = running();
-    order(&mut a, 1, Order::Dump { tree: T, epoch: 1, attempt: 2, version: 1 });
+    let dump = Order::Dump { tree: T, epoch: 1, attempt: 2, version: 1, lasts: false };
+    order(&mut a, 1, dump);
     let text = serde_json::to_string(&a).unwrap();
     let mut a: Agent = serde_json::from_str(&text).unwrap();
     let acts = a.restarted(Millis(2));
@@ -225,4 +226,60 @@ fn what_lasts_is_all_that_a_new_start_knows() {
     kept.rebooted();
     assert_eq!(kept, a);
     assert_eq!(kept.kept(), BTreeSet::from([(T, 3), (TreeId(9), 4)]));
+}
+
+/// If it failed, a program's memory would come to a node where nothing of it is to run any more.
+#[test]
+fn an_image_is_expected_for_a_copy_that_may_come_only() {
+    let mut a = agent();
+    let expect = |epoch| Order::Expect { tree: T, epoch, version: 1, from: n(1) };
+    let expects = [Act::Expect { tree: T, version: 1, from: n(1) }];
+    assert_eq!(order(&mut a, 1, expect(2)), expects);
+    assert_eq!(order(&mut a, 2, expect(2)), expects, "who does it knows that it is at it");
+    order(&mut a, 3, Order::Kill { tree: T, epoch: 2 });
+    assert_eq!(order(&mut a, 4, expect(2)), []);
+    let mut a = running();
+    assert_eq!(order(&mut a, 1, expect(1)), []);
+}
+
+/// If it failed, a node would say that it keeps a checkpoint which goes with its agent.
+#[test]
+fn what_is_in_memory_only_is_not_said_to_be_held() {
+    let mut a = running();
+    let dump = Order::Dump { tree: T, epoch: 1, attempt: 2, version: 2, lasts: false };
+    order(&mut a, 1, dump);
+    let image = Image { brief: BTreeSet::from([n(1)]), ..image(2, 1) };
+    a.dumped(T, 1, 2, Ok(image));
+    assert_eq!(a.brief().collect::<Vec<_>>(), [(T, 2)]);
+    let (from, owner) = (BTreeSet::from([n(3)]), 70_007);
+    let hold = Order::Hold { tree: T, attempt: 1, version: 2, from, owner, output: None };
+    assert_eq!(order(&mut a, 2, hold), []);
+    let holds = say(Fact::Holds { tree: T, version: 2, output: false });
+    assert_eq!(a.held(T, 0, 2, Ok(false)), Some(holds));
+    assert_eq!(a.brief().count(), 0);
+    let mut other = a.clone();
+    a.rebooted();
+    assert!(a.keeps(T, 2), "it is on the disk");
+    order(&mut other, 3, Order::Discard { tree: T, version: 2 });
+    assert!(!other.keeps(T, 2));
+}
+
+/// If it failed, a node whose restart came to nothing would take an image for kept that goes with
+/// its agent.
+#[test]
+fn what_is_in_memory_only_stays_so_when_no_copy_is_made_of_it() {
+    let mut a = running();
+    let dump = Order::Dump { tree: T, epoch: 1, attempt: 2, version: 2, lasts: false };
+    order(&mut a, 1, dump);
+    let image = Image { brief: BTreeSet::from([n(1)]), ..image(2, 1) };
+    a.dumped(T, 1, 2, Ok(image.clone()));
+    order(&mut a, 2, Order::Kill { tree: T, epoch: 1 });
+    a.killed(T, 1).unwrap();
+    order(&mut a, 3, restore(3, image.clone(), true));
+    a.restored(T, 3, Err("no pid".to_owned()), Millis(3)).unwrap();
+    order(&mut a, 4, restore(4, image, true));
+    a.barred(T, 4, "its log".to_owned(), Millis(4)).unwrap();
+    assert_eq!(a.brief().collect::<Vec<_>>(), [(T, 2)]);
+    a.rebooted();
+    assert!(!a.keeps(T, 2));
 }

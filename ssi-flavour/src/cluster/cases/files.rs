@@ -1,5 +1,6 @@
 //! Restarts, and the files that a program had open.
 
+use super::agent::{agent, order};
 use super::*;
 use crate::cluster::messages::CutFile;
 use crate::cluster::trees::{BARRED_MAX, CUT_MAX, WAIT_MAX};

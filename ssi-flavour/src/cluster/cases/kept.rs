@@ -119,3 +119,50 @@ fn a_ghost_of_nobodys_tree_ends_once_nothing_of_it_can_run() {
     let m = ToController::Ghosts { term: d.term(1) + 1, trees: vec![TreeId(99)] };
     assert_eq!(d.c.message(n(1), &m, d.now), []);
 }
+
+/// If it failed, a tree would be lost with the memory of two nodes, though one had a checkpoint of
+/// it on its disk.
+#[test]
+fn an_image_in_memory_only_takes_no_checkpoints_place() {
+    let mut d = Desk::new(true);
+    d.saved(1);
+    d.moving(2);
+    let image = Image { brief: BTreeSet::from([n(1)]), ..image(2, 1) };
+    d.fact(1, Fact::Dumped { tree: T, epoch: 1, attempt: 2, image });
+    d.fact(2, Fact::Restored { tree: T, epoch: 2 });
+    let last = |d: &Desk| {
+        let image = d.tree().checkpoint.as_ref().filter(|c| c.version == 2);
+        image.map(|c| (c.nodes.clone(), c.brief.clone())).unwrap()
+    };
+    let (both, none) = (BTreeSet::from([n(1), n(2)]), BTreeSet::new());
+    assert_eq!(last(&d), (both.clone(), both.clone()));
+    d.fact(2, Fact::Runs { tree: T, epoch: 2, floor: 2 });
+    assert_eq!(d.c.thin(2), [], "those that have it keep it");
+    for (node, brief) in [(2, BTreeSet::from([n(1)])), (1, none)] {
+        d.c.settle(2);
+        assert!(d.tree().previous.as_ref().is_some_and(|c| c.version == 1), "it stays");
+        // What was written is where the tree was born.
+        d.fact(node, Fact::Holds { tree: T, version: 2, output: node == 2 });
+        assert_eq!(last(&d), (both.clone(), brief));
+    }
+    d.c.settle(2);
+    assert!(d.tree().previous.is_none());
+}
+
+/// If it failed, two moves one after the other would leave a tree without any checkpoint on a disk.
+#[test]
+fn the_checkpoint_before_two_moves_stays() {
+    let mut d = Desk::new(true);
+    d.saved(1);
+    for (at, to, epoch) in [(1, 2, 1), (2, 3, 2)] {
+        d.moving(to);
+        let image = Image { brief: BTreeSet::from([n(at)]), ..image(epoch + 1, at) };
+        let attempt = epoch + 1;
+        d.fact(at, Fact::Dumped { tree: T, epoch, attempt, image });
+        d.fact(to, Fact::Restored { tree: T, epoch: attempt });
+        d.fact(to, Fact::Runs { tree: T, epoch: attempt, floor: attempt });
+    }
+    let versions = |image: &Option<Image>| image.as_ref().map(|image| image.version);
+    let of = (versions(&d.tree().checkpoint), versions(&d.tree().previous));
+    assert_eq!(of, (Some(3), Some(1)));
+}

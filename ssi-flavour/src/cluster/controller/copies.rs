@@ -17,16 +17,23 @@ const SPOOLS_MAX: usize = 1024;
 impl Controller {
     /// How many nodes that work in the cluster have all that a restart from an image needs.
     pub fn copies(&self, t: &Tree, image: &Image) -> usize {
-        let members = &self.state.members;
-        let works = |n: &NodeNumber| members.node(*n).is_some_and(|m| m.state.has_term());
-        image.nodes.iter().filter(|n| works(n) && t.has(image, **n)).count()
+        image.nodes.iter().filter(|n| self.works(**n) && t.has(image, **n)).count()
+    }
+
+    fn works(&self, node: NodeNumber) -> bool {
+        self.state.members.node(node).is_some_and(|m| m.state.has_term())
     }
 
     /// The trees that run whose last checkpoint is on fewer nodes than so many, and that no node
     /// fetches.
     pub fn thin(&self, copies: usize) -> Vec<TreeId> {
         let thin = |t: &Tree| {
-            let few = |image: &Image| !image.shared && self.copies(t, image) < copies;
+            let few = |image: &Image| {
+                // What is in memory only is written down first, and what was written kept then.
+                let there = image.nodes.iter().filter(|n| self.works(**n)).count();
+                let whole = !image.brief.is_empty() || self.copies(t, image) >= copies;
+                !image.shared && (there < copies || !whole)
+            };
             let runs = matches!(t.state, TreeState::Running);
             t.restartable && runs && t.holding.is_none() && t.checkpoint.as_ref().is_some_and(few)
         };
@@ -54,6 +61,9 @@ impl Controller {
         let on = self.member(tree, node)?;
         if t.has(image, node) {
             return Err(Refused::There { tree, node: on.id.to_string() });
+        }
+        if image.brief.contains(&node) {
+            return Err(refused(format!("{} is writing it to its disk", on.id)));
         }
         if on.state != NodeState::Online {
             return Err(refused(format!("{} is {}", on.id, on.state)));
@@ -87,13 +97,16 @@ impl Controller {
             return false;
         }
         let (Some(last), Some(before)) = (&t.checkpoint, &t.previous) else { return false };
+        let kept = last.kept();
         let stays = |n: &&NodeNumber| {
             let m = self.state.members.node(**n);
             m.is_some_and(|m| m.state != NodeState::Possible)
         };
         let old: BTreeSet<NodeNumber> = before.nodes.iter().filter(stays).copied().collect();
-        let covered = !before.shared && old.iter().all(|n| t.has(last, *n));
-        last.shared || covered || self.copies(t, last) >= copies
+        let whole = |n: &NodeNumber| kept.contains(n) && t.has(last, *n);
+        let covered = !before.shared && old.iter().all(whole);
+        let whole = kept.iter().filter(|n| self.works(**n) && t.has(last, **n)).count();
+        last.shared || covered || whole >= copies
     }
 
     /// Has a node that was away remove spools that are not those of their trees any more. Those of

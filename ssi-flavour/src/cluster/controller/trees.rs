@@ -2,7 +2,7 @@
 
 use super::{Controller, Refused};
 use crate::cluster::members::{Member, NodeState};
-use crate::cluster::messages::{End, Order, TreeId};
+use crate::cluster::messages::{End, Image, Order, TreeId};
 use crate::cluster::record::{Effect, Record};
 use crate::cluster::trees::{Owner, Tree, TreeRecord, TreeState, Wish};
 use crate::pids::NodeNumber;
@@ -111,7 +111,7 @@ impl Controller {
     pub fn end(&mut self, tree: TreeId) -> Result<Vec<Effect>, Refused> {
         if self.state.trees.queue().wish(tree).is_none() {
             let t = self.tree(tree)?;
-            if !matches!(t.state, TreeState::Checkpointed { .. }) {
+            if !matches!(t.state, TreeState::Checkpointed { .. } | TreeState::Away) {
                 return Err(Refused::State { tree, state: describe(&t.state) });
             }
         }
@@ -164,6 +164,88 @@ impl Controller {
             return Err(refused(format!("{} and {} differ in {what}", from.id, target.id)));
         }
         Ok(())
+    }
+
+    /// Begins to have a tree leave for another cluster.
+    ///
+    /// # Errors
+    /// [`Refused`] when it does not run, or its node cannot save it.
+    pub fn leave(&mut self, tree: TreeId, now: Millis) -> Result<Vec<Effect>, Refused> {
+        let t = self.tree(tree)?;
+        if t.state != TreeState::Running || !t.confirmed {
+            return Err(Refused::State { tree, state: describe(&t.state) });
+        }
+        let from = self.member(tree, t.node)?;
+        from.can_move().map_err(|reason| Refused::Node { tree, reason })?;
+        let mut out = Vec::new();
+        let touched = self.put(TreeRecord::Leaves { tree, at: now }, &mut out);
+        self.push(&touched, &mut out);
+        Ok(out)
+    }
+
+    /// Lets a tree go that waits as a checkpoint which no node here restarts: it goes on elsewhere.
+    ///
+    /// # Errors
+    /// [`Refused`] when it does not wait, or no node that is heard has its checkpoint.
+    pub fn let_go(&mut self, tree: TreeId) -> Result<Vec<Effect>, Refused> {
+        let t = self.tree(tree)?;
+        let (TreeState::Checkpointed { .. }, Some(image)) = (&t.state, &t.checkpoint) else {
+            return Err(Refused::State { tree, state: describe(&t.state) });
+        };
+        // What is at another cluster's nodes is not this one's to give, and what is in memory only
+        // has no digests.
+        let kept = Image { nodes: image.kept(), ..image.clone() };
+        if image.shared || !self.reaches(&kept) {
+            let reason = "no node that is heard has its checkpoint".to_owned();
+            return Err(Refused::Node { tree, reason });
+        }
+        let mut out = Vec::new();
+        let touched = self.put(TreeRecord::Left { tree }, &mut out);
+        self.push(&touched, &mut out);
+        Ok(out)
+    }
+
+    /// Gives up a tree that waits as a checkpoint.
+    ///
+    /// # Errors
+    /// [`Refused`] when it does not wait.
+    pub fn give_up(&mut self, tree: TreeId, reason: String) -> Result<Vec<Effect>, Refused> {
+        let t = self.tree(tree)?;
+        if !matches!(t.state, TreeState::Checkpointed { .. }) {
+            return Err(Refused::State { tree, state: describe(&t.state) });
+        }
+        let mut out = Vec::new();
+        let touched = self.put(TreeRecord::Lost { tree, reason }, &mut out);
+        self.push(&touched, &mut out);
+        Ok(out)
+    }
+
+    /// Takes a tree that left a cluster: it waits here as a checkpoint, as one of `birth`.
+    ///
+    /// # Errors
+    /// [`Refused`] when that node does not do.
+    pub fn come(
+        &mut self,
+        root: i32,
+        wish: &Wish,
+        birth: NodeNumber,
+        image: Image,
+        now: Millis,
+    ) -> Result<(TreeId, Vec<Effect>), Refused> {
+        let tree = self.state.trees.next();
+        let refused = |reason| Refused::Node { tree, reason };
+        let home = self.member(tree, birth)?;
+        home.takes_moves().map_err(refused)?;
+        serves(home, &wish.owner).map_err(refused)?;
+        // One that does not know of its term yet may begin anew in the same, without the ghost.
+        if self.heard.sent(birth).is_none() {
+            return Err(refused(format!("{} has sent no heartbeat yet: try again", home.id)));
+        }
+        let mut out = Vec::new();
+        let came = TreeRecord::Came { tree, root, wish: wish.clone(), birth, image, at: now };
+        let touched = self.put(came, &mut out);
+        self.push(&touched, &mut out);
+        Ok((tree, out))
     }
 
     /// Begins a checkpoint of a tree that runs.
@@ -300,6 +382,8 @@ pub(super) fn describe(state: &TreeState) -> &'static str {
         TreeState::Moving { .. } => "moves",
         TreeState::Checkpointed { .. } => "waits as a checkpoint",
         TreeState::Restarting { .. } => "is being restarted",
+        TreeState::Leaving { .. } => "leaves for another cluster",
+        TreeState::Away => "left for another cluster",
         TreeState::Lost { .. } => "is lost",
         TreeState::Ended(_) => "ended",
     }

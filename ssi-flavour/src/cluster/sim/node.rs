@@ -198,7 +198,7 @@ impl Node {
                     p.running = true;
                 }
             }
-            Act::Dump { tree, epoch, attempt, version } => {
+            Act::Dump { tree, epoch, attempt, version, .. } => {
                 if let Some(p) = self.proc(tree, epoch) {
                     p.running = false;
                 }
@@ -208,6 +208,8 @@ impl Node {
             Act::Restore { tree, epoch, image, .. } => {
                 self.job(t, 50 + dice.below(1200), tree, epoch, Work::Restore { image });
             }
+            // A way to be faster only.
+            Act::Expect { .. } => {}
             Act::Kill { tree, epoch } => {
                 self.jobs.retain(|j| j.tree != tree || j.epoch != epoch);
                 if self.proc(tree, epoch).is_some() {
@@ -473,6 +475,7 @@ impl Node {
             nodes: BTreeSet::from([self.number]),
             shared: dice.chance(50),
             written: BTreeSet::new(),
+            brief: BTreeSet::new(),
         }
     }
 

@@ -18,6 +18,15 @@ impl Trees {
                 self.queue.started(id);
                 self.trees.insert(id, new(*root, wish, *birth, *node));
             }
+            TreeRecord::Came { root, wish, birth, image, at, .. } => {
+                self.last = self.last.max(id.0);
+                let mut t = new(*root, wish, *birth, *birth);
+                t.versions = image.version;
+                t.checkpoint = Some(image.clone());
+                let reason = "it comes from another cluster".to_owned();
+                t.state = TreeState::Checkpointed { reason, since: *at };
+                self.trees.insert(id, t);
+            }
             TreeRecord::Forgotten { .. } => {
                 self.queue.remove(id);
                 self.trees.remove(&id);
@@ -75,7 +84,10 @@ fn new(root: i32, wish: &Wish, birth: NodeNumber, node: NodeNumber) -> Tree {
 
 fn change(t: &mut Tree, r: &TreeRecord) {
     match r {
-        TreeRecord::Queued { .. } | TreeRecord::Placed { .. } | TreeRecord::Forgotten { .. } => {}
+        TreeRecord::Queued { .. }
+        | TreeRecord::Placed { .. }
+        | TreeRecord::Came { .. }
+        | TreeRecord::Forgotten { .. } => {}
         TreeRecord::Runs { .. } => {
             t.state = TreeState::Running;
             t.confirmed = true;
@@ -140,6 +152,28 @@ fn change(t: &mut Tree, r: &TreeRecord) {
             let next = t.issued;
             t.state = TreeState::Restarting { to: *to, next, reason, since: *at };
         }
+        TreeRecord::Leaves { at, .. } => {
+            t.issued += 1;
+            t.versions += 1;
+            t.saving = None;
+            let (next, version, image) = (t.issued, t.versions, None);
+            t.state = TreeState::Leaving { next, version, image, since: *at };
+        }
+        TreeRecord::Stopped { image, .. } => {
+            if let TreeState::Leaving { image: made, .. } = &mut t.state {
+                *made = Some(image.clone());
+            }
+        }
+        TreeRecord::Left { .. } => {
+            take_stopped(t);
+            rest(t);
+            t.state = TreeState::Away;
+        }
+        TreeRecord::Stayed { reason, at, .. } => {
+            take_stopped(t);
+            rest(t);
+            t.state = TreeState::Checkpointed { reason: reason.clone(), since: *at };
+        }
         TreeRecord::CutBack { cut, .. } => remember(t, cut),
         TreeRecord::Barred { reason, at, .. } => {
             if let TreeState::Restarting { reason, .. } = &t.state {
@@ -195,10 +229,18 @@ fn rest(t: &mut Tree) {
     t.holding = None;
 }
 
+/// The image of a tree that stopped to leave is its checkpoint: nothing ran after it.
+fn take_stopped(t: &mut Tree) {
+    if let TreeState::Leaving { image: Some(image), .. } = &t.state {
+        let image = image.clone();
+        supersede(t, image);
+    }
+}
+
 /// A newer checkpoint is complete, on one node so far. The one before stays until others have it;
-/// of two that came before, the one that more nodes have is of more use.
+/// of two that came before, the one that more nodes have for good is of more use.
 fn supersede(t: &mut Tree, image: Image) {
-    let reach = |image: &Image| if image.shared { usize::MAX } else { image.nodes.len() };
+    let reach = |image: &Image| if image.shared { usize::MAX } else { image.kept().len() };
     let old = t.checkpoint.replace(image);
     t.holding = None;
     let before = t.previous.take();
@@ -219,6 +261,7 @@ fn held(t: &mut Tree, version: u64, node: NodeNumber, written: bool) {
             if written {
                 image.written.insert(node);
             }
+            image.brief.remove(&node);
         }
     }
     let newest = t.checkpoint.as_ref().is_some_and(|c| c.version == version);
@@ -255,9 +298,10 @@ fn commit(t: &mut Tree) {
         if let Some(image) = image {
             supersede(t, image);
         }
-        // It was fetched there.
+        // It was fetched there. One that came from another cluster is not there for ever.
         if let Some(image) = &mut t.checkpoint {
-            image.nodes.insert(to);
+            image.came_to(to);
+            image.shared = false;
         }
     }
     (t.node, t.epoch) = (to, next);

@@ -115,6 +115,50 @@ pub enum TreeRecord {
         /// When.
         at: Millis,
     },
+    /// It begins to leave for another cluster.
+    Leaves {
+        /// The tree.
+        tree: TreeId,
+        /// When.
+        at: Millis,
+    },
+    /// It is stopped for that, its image complete: its copy goes and never runs again.
+    Stopped {
+        /// The tree.
+        tree: TreeId,
+        /// The image.
+        image: Image,
+    },
+    /// It left: of it only its checkpoint is here.
+    Left {
+        /// The tree.
+        tree: TreeId,
+    },
+    /// It did not get away before its node failed: it waits here for one that restarts it.
+    Stayed {
+        /// The tree.
+        tree: TreeId,
+        /// Why.
+        reason: String,
+        /// When.
+        at: Millis,
+    },
+    /// A tree that left another cluster, or this one, is to go on here, from an image that each
+    /// node reaches there.
+    Came {
+        /// Its number here, the next one.
+        tree: TreeId,
+        /// The pid of its root.
+        root: i32,
+        /// What it is to be.
+        wish: Wish,
+        /// Where its ghost is.
+        birth: NodeNumber,
+        /// What it is made of.
+        image: Image,
+        /// When.
+        at: Millis,
+    },
     /// A checkpoint began.
     Saving {
         /// The tree.
@@ -227,6 +271,11 @@ impl TreeRecord {
             | TreeRecord::Committed { tree }
             | TreeRecord::Waits { tree, .. }
             | TreeRecord::Restarting { tree, .. }
+            | TreeRecord::Leaves { tree, .. }
+            | TreeRecord::Stopped { tree, .. }
+            | TreeRecord::Left { tree }
+            | TreeRecord::Stayed { tree, .. }
+            | TreeRecord::Came { tree, .. }
             | TreeRecord::CutBack { tree, .. }
             | TreeRecord::Barred { tree, .. }
             | TreeRecord::Saving { tree, .. }

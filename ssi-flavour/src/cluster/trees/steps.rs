@@ -159,6 +159,10 @@ impl Trees {
                         format!("{reason}; in {WAIT_MAX:?} no node could restart its checkpoint");
                     out.push(TreeRecord::Lost { tree, reason });
                 }
+                TreeState::Leaving { image: None, since, .. } if late(*since, most(t.node)) => {
+                    let reason = format!("the dump took longer than {:?}", most(t.node));
+                    out.push(TreeRecord::Undone { tree, reason });
+                }
                 TreeState::Running
                     if t.saving.is_some_and(|(_, since)| late(since, most(t.node))) =>
                 {
@@ -186,7 +190,12 @@ fn orders_of(tree: TreeId, t: &Tree, node: NodeNumber, out: &mut Vec<Order>) {
         }
         TreeState::Moving { to, next, version, step, .. } => match step {
             Step::Dumping if here => {
-                out.push(Order::Dump { tree, epoch, attempt: *next, version: *version });
+                let (attempt, version, lasts) = (*next, *version, false);
+                out.push(Order::Dump { tree, epoch, attempt, version, lasts });
+            }
+            Step::Dumping if *to == node => {
+                let (epoch, version, from) = (*next, *version, t.node);
+                out.push(Order::Expect { tree, epoch, version, from });
             }
             Step::Restoring { image, .. } if *to == node => {
                 let (image, roll_back) = (image.clone(), false);
@@ -195,6 +204,13 @@ fn orders_of(tree: TreeId, t: &Tree, node: NodeNumber, out: &mut Vec<Order>) {
             Step::Undoing { .. } if *to == node => out.push(Order::Kill { tree, epoch: *next }),
             _ => {}
         },
+        TreeState::Leaving { next, version, image: None, .. } if here => {
+            let (attempt, version, lasts) = (*next, *version, true);
+            out.push(Order::Dump { tree, epoch, attempt, version, lasts });
+        }
+        TreeState::Leaving { image: Some(_), .. } if here => {
+            out.push(Order::Kill { tree, epoch });
+        }
         TreeState::Restarting { to, next, .. } if *to == node => {
             if let Some(image) = &t.checkpoint {
                 let (image, roll_back) = (image.clone(), !t.as_is);
@@ -211,15 +227,19 @@ fn orders_of(tree: TreeId, t: &Tree, node: NodeNumber, out: &mut Vec<Order>) {
         _ => {}
     }
     // A dump waits until all output was taken, so it needs to know as well.
-    let has_copy =
-        matches!(t.state, TreeState::Running | TreeState::Moving { step: Step::Dumping, .. });
+    let has_copy = matches!(
+        t.state,
+        TreeState::Running
+            | TreeState::Moving { step: Step::Dumping, .. }
+            | TreeState::Leaving { image: None, .. }
+    );
     if has_copy && here && t.spool && t.spooled != Some(epoch) {
         out.push(Order::Spool { tree, epoch, output: t.begins_with() });
     }
     if let (Some(h), Some(image)) = (&t.holding, &t.checkpoint)
         && h.node == node
     {
-        let (attempt, version, from) = (h.attempt, image.version, image.nodes.clone());
+        let (attempt, version, from) = (h.attempt, image.version, image.kept());
         let (owner, output) = (t.owner.uid, t.keeps(image, node));
         out.push(Order::Hold { tree, attempt, version, from, owner, output });
     }
@@ -228,17 +248,29 @@ fn orders_of(tree: TreeId, t: &Tree, node: NodeNumber, out: &mut Vec<Order>) {
 /// Of the copy that is the tree.
 fn heard_of_tree(tree: TreeId, t: &Tree, fact: &Fact, now: Millis) -> Option<TreeRecord> {
     let dumping = match &t.state {
-        TreeState::Moving { next, version, step: Step::Dumping, .. } => Some((*next, *version)),
+        TreeState::Moving { next, version, step: Step::Dumping, .. }
+        | TreeState::Leaving { next, version, image: None, .. } => Some((*next, *version)),
         _ => None,
     };
+    let leaves = matches!(t.state, TreeState::Leaving { .. });
     match fact {
         Fact::Runs { floor, .. } => {
             let asked = matches!(t.state, TreeState::Starting | TreeState::Running);
             let news = asked && !t.confirmed && *floor == t.issued;
             news.then_some(TreeRecord::Runs { tree })
         }
-        Fact::Dumped { attempt, image, .. } => (dumping == Some((*attempt, image.version)))
-            .then(|| TreeRecord::Dumped { tree, image: image.clone(), at: now }),
+        Fact::Dumped { attempt, image, .. } => {
+            let image = (dumping == Some((*attempt, image.version))).then(|| image.clone())?;
+            Some(match leaves {
+                // Its copy is the only one until the image lasts.
+                true if image.kept().is_empty() => {
+                    let reason = "its node saved it into memory only".to_owned();
+                    TreeRecord::Undone { tree, reason }
+                }
+                true => TreeRecord::Stopped { tree, image },
+                false => TreeRecord::Dumped { tree, image, at: now },
+            })
+        }
         Fact::Refused { attempt, reason, .. } => dumping
             .is_some_and(|(next, _)| next == *attempt)
             .then(|| TreeRecord::Undone { tree, reason: reason.clone() }),
@@ -258,11 +290,14 @@ fn heard_of_tree(tree: TreeId, t: &Tree, fact: &Fact, now: Millis) -> Option<Tre
             let why = why.chars().take(WHY_CHARS_MAX).collect();
             (ran || dumping.is_some()).then_some(TreeRecord::Ended { tree, end: *end, why })
         }
+        Fact::Gone { .. } => {
+            let stopped = matches!(t.state, TreeState::Leaving { image: Some(_), .. });
+            stopped.then_some(TreeRecord::Left { tree })
+        }
         Fact::Restored { .. }
         | Fact::NotRestored { .. }
         | Fact::CutBack { .. }
         | Fact::Barred { .. }
-        | Fact::Gone { .. }
         | Fact::Holds { .. }
         | Fact::NotHeld { .. }
         | Fact::Finished { .. } => None,

@@ -224,6 +224,24 @@ pub(super) fn held(root: i32) -> Result<Option<Holds>> {
     Ok(Some(Holds { pids: pids.into_iter().collect(), names }))
 }
 
+/// The names of the plain files that a tree has open for writing.
+pub(super) fn written(root: i32) -> Result<BTreeSet<PathBuf>> {
+    let mut names = BTreeSet::new();
+    for pid in proc::tree(root)? {
+        match proc::process(pid) {
+            Ok(process) => {
+                let all = process.descriptors.into_iter();
+                let plain = all.filter(|d| d.stored_bytes > 0 || d.size_bytes > 0);
+                let written = plain.filter(|d| writes(pid, OsStr::new(&d.number.to_string())));
+                names.extend(written.map(|d| PathBuf::from(d.what)));
+            }
+            Err(e) if proc::ended(&e) && pid != root => {}
+            Err(e) => return Err(e),
+        }
+    }
+    Ok(names)
+}
+
 /// Which of these files some process of this machine has open for writing, but for some.
 pub(super) fn writers(names: &BTreeSet<PathBuf>, but: &BTreeSet<i32>) -> Result<BTreeSet<PathBuf>> {
     let mut found = BTreeSet::new();

@@ -246,3 +246,20 @@ fn who_else_writes_a_file_is_seen() {
     drop((reader, writer));
     assert!(look::held(i32::MAX).unwrap().is_none());
 }
+
+#[test]
+fn what_a_tree_writes_is_known_while_it_runs() {
+    // wrong: a program that moves would stand still until all that it wrote is on the disk, or
+    // files that it only reads be opened for nothing
+    let dir = tempfile::tempdir().unwrap();
+    let dir = dir.path().canonicalize().unwrap();
+    let (log, other) = (dir.join("log"), dir.join("other"));
+    std::fs::write(&log, "0\n").unwrap();
+    std::fs::write(&other, "x").unwrap();
+    let writer = File::options().append(true).open(&log).unwrap();
+    let reader = File::open(&other).unwrap();
+    let names = look::written(i32::try_from(std::process::id()).unwrap()).unwrap();
+    assert!(names.contains(&log) && !names.contains(&other));
+    drop((reader, writer));
+    assert!(look::written(i32::MAX).is_err());
+}

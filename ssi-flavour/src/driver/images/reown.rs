@@ -51,7 +51,7 @@ impl Ids {
 #[derive(Clone, Copy)]
 enum Rule {
     Uid,
-    /// Or nobody.
+    /// Who signed in for it; it becomes nobody, whoever that was.
     LoginUid,
     Gid,
     /// Rights that a person's program does not have.
@@ -327,9 +327,9 @@ fn number(value: u64, rule: Option<Rule>, ids: &Ids) -> Result<u64, String> {
     Ok(match rule {
         None => value,
         Some(Uid) => ids.user(id()?)?.into(),
-        Some(LoginUid) if id()? == NOBODY => value,
-        // Whoever signed in at the other site did not do so here.
-        Some(LoginUid) => ids.user(id()?).map(|_| u64::from(NOBODY))?,
+        // Whoever signed in there did not do so here. It may be an administrator of the other site,
+        // where the kernel does not let the agent forget who started it (`alone`).
+        Some(LoginUid) => id().map(|_| u64::from(NOBODY))?,
         Some(Gid) => ids.group(id()?)?.into(),
         Some(Zero) if value == 0 => value,
         Some(Among(known)) if known.contains(&value) => value,

@@ -7,6 +7,7 @@ use super::super::ClusterService;
 use super::super::one::Cluster;
 use crate::pids::NodeNumber;
 use crate::wire::{ClusterRight, PersonRight};
+use std::collections::BTreeSet;
 use xos_api::cda::IssueTicket;
 use xos_api::node::units::EnvelopeId;
 use xos_base::{Error, NodeId, SiteId};
@@ -53,7 +54,7 @@ impl ClusterService {
             Error::denied(format!("user {} has no program at {node} of {}", r.uid, r.cluster))
         })?;
         let mut last = Error::not_found(format!("user {} brought no mandate", r.uid))
-            .hint("their next program brings one, if the home of their VO gives it");
+            .hint("their next program in the cluster brings one, if the home of their VO gives it");
         for proof in proofs {
             let (home, mandate) = match proof {
                 Proof::Unit { envelope } => return Ok(PersonRight::Unit { envelope }),
@@ -69,23 +70,42 @@ impl ClusterService {
     }
 }
 
-/// Of the person's programs that are at a node, or come to it; none: there are no such programs.
+impl Cluster {
+    /// A person brought a mandate. It is good for all that they run in the cluster: a suspension
+    /// made those of before void, also of what was only held and goes on.
+    pub(in crate::service) fn brought(&mut self, uid: u32, mandate: &str) {
+        let trees = self.controller.state().trees.iter();
+        let run: BTreeSet<u32> =
+            trees.filter(|(_, t)| !t.state.is_final()).map(|(_, t)| t.owner.uid).collect();
+        self.mandates.retain(|uid, _| run.contains(uid));
+        self.mandates.insert(uid, mandate.to_owned());
+    }
+}
+
+/// Those of a person who has a program at a node, or one that comes to it; none: they have none
+/// there. A unit's envelope is good where the unit is.
 fn proofs(c: &Cluster, node: NodeNumber, uid: u32) -> Option<Vec<Proof>> {
     let trees = c.controller.state().trees.iter();
-    let there = trees.filter(|(_, t)| t.owner.uid == uid && t.uses(node));
-    let mut there: Vec<_> = there.map(|(tree, _)| tree).collect();
-    if there.is_empty() {
+    let own = trees.filter(|(_, t)| t.owner.uid == uid && !t.state.is_final());
+    let mut own: Vec<_> = own.map(|(tree, t)| (tree, t.uses(node))).collect();
+    if !own.iter().any(|(_, there)| *there) {
         return None;
     }
-    there.sort_unstable();
+    own.sort_unstable();
+    let known = own.iter().rev().filter_map(|(tree, at)| Some((c.programs.get(tree)?, *at)));
+    let known: Vec<_> = known.collect();
+    let home = known.first().map(|(program, _)| program.vo.site());
     let mut found = Vec::new();
-    for program in there.iter().rev().filter_map(|tree| c.programs.get(tree)) {
+    if let (Some(home), Some(mandate)) = (home, c.mandates.get(&uid)) {
+        found.push(Proof::Mandate { home, mandate: mandate.clone() });
+    }
+    for (program, there) in known {
         let proof = match (&program.mandate, &program.unit) {
             (Some(mandate), _) => {
                 Proof::Mandate { home: program.vo.site(), mandate: mandate.clone() }
             }
-            (None, Some(unit)) => Proof::Unit { envelope: unit.envelope.clone() },
-            (None, None) => continue,
+            (None, Some(unit)) if there => Proof::Unit { envelope: unit.envelope.clone() },
+            (None, _) => continue,
         };
         if !found.contains(&proof) {
             found.push(proof);

@@ -64,6 +64,9 @@ impl ClusterService {
         let mut held = self.clusters.of(&r.cluster).await?;
         let c = &mut *held;
         self.room(c, &owner)?;
+        if let Some(mandate) = &r.mandate {
+            c.brought(owner.uid, mandate);
+        }
         let interval = match r.checkpoint_s {
             Some(s) => Interval::Every(Duration::from_secs(s.into())),
             None => Interval::Best,

@@ -251,8 +251,9 @@ impl ClusterService {
         let tree = self.handled(&c, caller, pid)?;
         let runs = Self::at(&c, tree).map(|(epoch, node)| (tree, epoch, node));
         runs.ok_or_else(|| {
-            Error::conflict(format!("tree {tree} does not run at the moment"))
-                .hint(format!("`xos cluster ps {cluster}` shows how it stands; try again"))
+            let reason = c.tree_view(tree).map(|t| t.reason).unwrap_or_default();
+            let t = c.controller.state().trees.tree(tree);
+            rests(cluster, tree, &reason, t.is_some_and(|t| t.barred.is_some()))
         })
     }
 
@@ -286,5 +287,40 @@ impl ClusterService {
         }
         let obstacles = seen.obstacles.into_iter().map(obstacle).collect();
         Ok(TreeWhy { tree: tree.0, obstacles, nodes })
+    }
+}
+
+/// What is said of a tree that does not run; `barred`: its files keep it, for `reason`.
+fn rests(cluster: &ClusterId, tree: TreeId, reason: &str, barred: bool) -> Error {
+    let why = if reason.is_empty() { String::new() } else { format!(": {reason}") };
+    let says = Error::conflict(format!("tree {tree} does not run at the moment{why}"));
+    match barred {
+        true => says.hint(format!(
+            "put its files back and restart it, or have it go on with them as they are: \
+             xos cluster restart {cluster} {tree} --as-is"
+        )),
+        false => says.hint(format!("`xos cluster ps {cluster}` shows how it stands; try again")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// If it failed, who asks why a program does not run would be told to try again, while it waits
+    /// for them to decide about its files.
+    #[test]
+    fn a_program_that_its_files_keep_says_so() {
+        let cluster = "c1.rennes".parse().unwrap();
+        let says = |why: &str, barred| {
+            let e = rests(&cluster, TreeId(7), why, barred);
+            (e.message, e.hint.unwrap_or_default())
+        };
+        let (message, hint) = says("its node failed; /xtreemfs/a is shorter", true);
+        assert!(message.ends_with("moment: its node failed; /xtreemfs/a is shorter"), "{message}");
+        assert!(hint.ends_with("xos cluster restart c1.rennes 7 --as-is"), "{hint}");
+        let (message, hint) = says("", false);
+        assert_eq!(message, "tree 7 does not run at the moment");
+        assert!(hint.ends_with("try again"), "{hint}");
     }
 }

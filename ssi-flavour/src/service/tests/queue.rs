@@ -226,6 +226,7 @@ async fn a_checkpoint_is_fetched_by_a_second_node() {
         nodes: BTreeSet::from([one]),
         shared: false,
         written: BTreeSet::new(),
+        brief: BTreeSet::new(),
     };
     let facts = vec![Fact::Saved { tree, epoch: 1, image }];
     world.say(1, vec![ToController::Facts { term: 1, facts }], None).await.unwrap();
@@ -278,6 +279,7 @@ async fn what_nobody_asked_for_is_in_the_audit() {
         nodes: BTreeSet::from([one]),
         shared: false,
         written: BTreeSet::new(),
+        brief: BTreeSet::new(),
     };
     let facts = vec![Fact::Dumped { tree, epoch: 1, attempt: 2, image }];
     world.say(1, vec![ToController::Facts { term: 1, facts }], None).await.unwrap();

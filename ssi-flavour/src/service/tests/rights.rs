@@ -44,6 +44,32 @@ async fn a_node_has_the_rights_of_whose_programs_are_there() {
     assert_eq!(world.right(1, 100_001).await.unwrap_err().kind, Kind::Denied);
 }
 
+/// If it failed, what was held of a suspended person would go on without its volume once they are
+/// resumed, until something else of theirs happens to start on the same node; or who runs nothing
+/// at a node would be given to it.
+#[tokio::test]
+async fn a_new_mandate_is_good_for_all_that_its_person_runs() {
+    let mut world = cluster().await;
+    let tree = world.runs().await;
+    world.edit(tree, |p| p.mandate = Some("void".into())).await;
+    assert_eq!(world.right(1, 100_001).await.unwrap_err().message, "it has ended");
+    for (uid, mandate) in [(100_001, "new"), (100_002, "another's")] {
+        world.cluster().await.brought(uid, mandate);
+    }
+    let ticket = PersonRight::Ticket { ticket: "rennes: new at n1.rennes for 0f".into() };
+    assert_eq!(world.right(1, 100_001).await.unwrap(), ticket);
+    for (n, uid) in [(2, 100_001), (1, 100_002)] {
+        assert_eq!(world.right(n, uid).await.unwrap_err().kind, Kind::Denied, "n{n} {uid}");
+    }
+    let envelope = EnvelopeId { job: "1.rennes".parse().unwrap(), serial: 3 };
+    let unit = TreeUnit { envelope, unit: 0, attempt: 0 };
+    world.edit(tree, |p| (p.mandate, p.unit) = (None, Some(unit))).await;
+    assert_eq!(world.right(1, 100_001).await.unwrap(), ticket, "the job's may be void");
+    // Who runs nothing any more brings another one.
+    world.cluster().await.brought(100_003, "third");
+    assert_eq!(world.cluster().await.mandates.keys().collect::<Vec<_>>(), [&100_001, &100_003]);
+}
+
 /// If it failed, a job's unit in a cluster would be without its volume.
 #[tokio::test]
 async fn a_unit_has_its_right_by_its_envelope() {

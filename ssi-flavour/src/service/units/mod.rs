@@ -4,12 +4,13 @@
 //! What is kept of a unit is written before its tree is, and that before a node hears of it: a unit
 //! without a tree that the controller knows never ran.
 
+mod leave;
 mod program;
 mod record;
 mod serve;
 mod start;
 mod table;
 
-pub use record::{Envelope, Over, Stop, Unit, Why};
+pub use record::{Envelope, Left, Over, Stop, Unit, Why};
 pub(super) use serve::offers;
 pub(super) use table::{Happened, Units};

@@ -24,6 +24,7 @@ pub(super) fn program(next: &Next, cluster: &ClusterId, birth: &NodeId, pid: i32
         task: task.clone(),
         units: Vec::new(),
         want_output: false,
+        carried: None,
     };
     let unit = UnitOrder { unit: next.unit.unit, index: next.index, attempt: next.unit.attempt };
     let path = |path: &Option<String>| path.as_ref().map(|p| order.path_of(&unit, p));
@@ -64,6 +65,7 @@ pub(super) fn program(next: &Next, cluster: &ClusterId, birth: &NodeId, pid: i32
         birth: birth.clone(),
         mandate: None,
         unit: Some(next.unit.clone()),
+        carried: next.carried.clone(),
     }
 }
 

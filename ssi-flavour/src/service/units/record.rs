@@ -4,7 +4,7 @@ use crate::cluster::messages::TreeId;
 use crate::cluster::trees::Owner;
 use crate::pids::NodeNumber;
 use serde::{Deserialize, Serialize};
-use xos_api::aem::{UnitEnd, Usage};
+use xos_api::aem::{Carried, UnitEnd, Usage};
 use xos_api::node::units::Room;
 use xos_base::{Millis, PersonId, SiteId};
 
@@ -57,6 +57,23 @@ pub struct Over {
     pub usage: Usage,
 }
 
+/// That a unit left for another cluster.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Left {
+    /// The number of the event.
+    pub seq: u64,
+    /// When.
+    pub at: Millis,
+    /// What it used here.
+    pub usage: Usage,
+    /// What it goes on from.
+    pub carried: Box<Carried>,
+    /// Why, when nobody asked for it.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub why: String,
+}
+
 /// An attempt of a unit.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -77,4 +94,17 @@ pub struct Unit {
     pub started: Option<(u64, Millis)>,
     /// How it ended.
     pub over: Option<Over>,
+    /// What it goes on from, when it came from a cluster.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub carried: Option<Box<Carried>>,
+    /// That it left.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub left: Option<Left>,
+}
+
+impl Unit {
+    /// Whether nothing of it runs here, or will.
+    pub fn is_over(&self) -> bool {
+        self.over.is_some() || self.left.is_some()
+    }
 }

@@ -1,5 +1,6 @@
 //! The clusters as the job service has them: as nodes.
 
+use super::leave::may_come;
 use crate::cluster::members::{Member, NodeState};
 use crate::cluster::messages::TreeId;
 use crate::service::clusters::Held;
@@ -19,7 +20,7 @@ use xos_api::node::units::{
     BATCH_MAX, EndEnvelope, EnvelopeId, Envelopes, KillUnits, StartUnits, UnitEvents, UnitOutput,
     UnitsTaken,
 };
-use xos_base::{ClusterId, Error, Membership, NodeId};
+use xos_base::{ClusterId, Error, Membership, NodeId, SiteId};
 use xos_net::Clusters;
 use xos_net::clusters::{ClusterNews, ClusterOffer, refuses};
 use xos_net::identity::hex;
@@ -169,6 +170,15 @@ impl Clusters for ClusterService {
         if let Some(why) = refuses(&order.task) {
             return Err(Error::unsatisfiable(format!("{node} cannot run it: {why}")));
         }
+        if let Some(carried) = &order.carried {
+            let cluster = node.as_str().parse::<ClusterId>();
+            let cluster = cluster.map_err(|_| Error::invalid("no cluster's name"))?;
+            let asked = order.task.resources.memory_bytes;
+            may_come(&cluster, &self.config.takes_from, (carried, asked))?;
+            if order.units.len() != 1 || !order.task.checkpointable {
+                return Err(Error::invalid("one unit goes on from an image, and is checkpointed"));
+            }
+        }
         let served = self.served().await?;
         let vo = served.get(&member.vo).ok_or_else(|| {
             Error::denied(format!("{} does not serve {} now", self.site, member.vo))
@@ -178,7 +188,7 @@ impl Clusters for ClusterService {
         let mut held = self.cluster(node).await?;
         let c = &mut *held;
         let new = c.units.take(&order, &owner, &member.person)?;
-        let effects = c.start_units(&self.policy, &heard);
+        let effects = c.start_units(&self.policy, &heard, self.clock.up());
         let told = self.commit(c, effects).await?;
         self.send(c, told);
         Ok(UnitsTaken { new })
@@ -205,7 +215,8 @@ impl Clusters for ClusterService {
             let c = &mut *held;
             c.units.close(id);
             c.units.kill(id, None, (now, now));
-            let (signals, effects) = c.stop_units(now);
+            let (signals, mut effects) = c.stop_units(now);
+            effects.extend(c.end_all_left(id));
             let told = self.commit(c, effects).await?;
             self.send(c, told);
             self.signal(signals);
@@ -236,7 +247,7 @@ impl Clusters for ClusterService {
             let unit = c.units.unit(&r.envelope, (r.unit, r.attempt)).ok_or_else(|| {
                 Error::not_found(format!("no such unit of job {} in {node}", r.envelope.job))
             })?;
-            let over = unit.over.is_some();
+            let over = unit.is_over();
             let (Some(tree), Some(spool)) = (unit.tree, unit.spool) else {
                 // It never ran, or waits.
                 return Ok(OutputPart { data: String::new(), eof: over });
@@ -282,6 +293,26 @@ impl Clusters for ClusterService {
         let told = self.commit(c, effects).await?;
         self.send(c, told);
         Ok(out)
+    }
+
+    fn takes_from(&self) -> Vec<SiteId> {
+        self.config.takes_from.clone()
+    }
+
+    async fn leave(
+        &self,
+        node: &NodeId,
+        envelope: &EnvelopeId,
+        (unit, attempt): (u32, u16),
+        over: bool,
+    ) -> Result<Done, Error> {
+        let now = self.clock.up();
+        let mut held = self.cluster(node).await?;
+        let c = &mut *held;
+        let effects = c.unit_leaves(envelope, (unit, attempt), over, now)?;
+        let told = self.commit(c, effects).await?;
+        self.send(c, told);
+        Ok(Done {})
     }
 
     async fn reports(&self) -> Vec<(NodeId, UnitEvents)> {

@@ -27,7 +27,7 @@ const SIGTERM: u8 = 15;
 const SIGKILL: u8 = 9;
 
 /// What nothing was promised of on a node.
-struct Free {
+pub(super) struct Free {
     cpu_milli: u64,
     memory_bytes: u64,
     arch: String,
@@ -71,6 +71,7 @@ impl Cluster {
         &mut self,
         policy: &Policy,
         heard: &BTreeMap<NodeId, Capacity>,
+        now: Millis,
     ) -> Vec<Effect> {
         let mut out = Vec::new();
         let waiting = self.units.waiting();
@@ -82,31 +83,49 @@ impl Cluster {
         for id in waiting {
             while left > 0
                 && let Some(next) = self.units.next(&id)
-                && let Some(node) = self.room_for(policy, &free, &next)
             {
-                match self.start_unit(&next, node) {
-                    Ok(effects) => out.extend(effects),
-                    Err(error) => {
-                        tracing::debug!(%error, cluster = %self.id, "a unit waits");
-                        break;
+                left -= 1;
+                let node = match &next.carried {
+                    Some(carried) => match self.unit_comes(policy, &free, &next, carried, now) {
+                        Ok((node, effects)) => {
+                            out.extend(effects);
+                            node
+                        }
+                        // Who has the job knows other clusters.
+                        Err(why) => {
+                            self.units.refuse(&next.unit, &why);
+                            continue;
+                        }
+                    },
+                    None => {
+                        let Some(node) = self.room_for(policy, &free, &next, None) else { break };
+                        match self.start_unit(&next, node) {
+                            Ok(effects) => out.extend(effects),
+                            Err(error) => {
+                                tracing::debug!(%error, cluster = %self.id, "a unit waits");
+                                break;
+                            }
+                        }
+                        node
                     }
-                }
+                };
                 if let Some(free) = free.get_mut(&node) {
                     let r = &next.task.resources;
                     free.cpu_milli = free.cpu_milli.saturating_sub(r.cpu_milli.into());
                     free.memory_bytes = free.memory_bytes.saturating_sub(r.memory_bytes);
                 }
-                left -= 1;
             }
         }
         out
     }
 
-    fn room_for(
+    /// A node with room for a unit; with `cpu_group` one that takes moves and can the same.
+    pub(super) fn room_for(
         &self,
         policy: &Policy,
         free: &BTreeMap<NodeNumber, Free>,
         next: &Next,
+        cpu_group: Option<u64>,
     ) -> Option<NodeNumber> {
         let r = &next.task.resources;
         let fits = |f: &Free| {
@@ -117,7 +136,7 @@ impl Cluster {
         let mut views = self.node_views();
         let moves = next.task.checkpointable;
         views.retain(|v| free.get(&v.number).is_some_and(fits) && (v.moves || !moves));
-        let need = Need { vo: next.envelope.owner.vo.clone(), cpu_group: None, near: None };
+        let need = Need { vo: next.envelope.owner.vo.clone(), cpu_group, near: None };
         match place::place(policy, &views, &need) {
             Choice::On(node) => Some(node),
             Choice::Queue | Choice::Nowhere { .. } => None,
@@ -165,12 +184,17 @@ impl Cluster {
                     let (cluster, pid) = (self.id.clone(), None);
                     signals.push((name, ClusterSignal { cluster, tree, epoch, pid, signal }));
                 }
-                TreeState::Checkpointed { .. } => match self.controller.end(tree) {
-                    Ok(more) => effects.extend(more),
-                    Err(error) => tracing::debug!(%error, %tree, "it is not ended yet"),
-                },
+                TreeState::Checkpointed { .. } | TreeState::Away => {
+                    match self.controller.end(tree) {
+                        Ok(more) => effects.extend(more),
+                        Err(error) => tracing::debug!(%error, %tree, "it is not ended yet"),
+                    }
+                }
                 // It comes to run, to wait or to its end by itself.
-                TreeState::Starting | TreeState::Moving { .. } | TreeState::Restarting { .. } => {}
+                TreeState::Starting
+                | TreeState::Moving { .. }
+                | TreeState::Restarting { .. }
+                | TreeState::Leaving { .. } => {}
                 TreeState::Lost { .. } | TreeState::Ended(_) => {}
             }
         }

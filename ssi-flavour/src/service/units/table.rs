@@ -2,7 +2,7 @@
 
 mod kept;
 
-use super::record::{Envelope, Over, Stop, Unit, Why};
+use super::record::{Envelope, Left, Over, Stop, Unit, Why};
 use crate::cluster::messages::{End, TreeId};
 use crate::cluster::trees::Owner;
 use crate::pids::NodeNumber;
@@ -10,14 +10,14 @@ use crate::service::keep::Change;
 use crate::wire::TreeUnit;
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
-use xos_api::aem::{TaskSpec, UnitEnd, Usage};
+use xos_api::aem::{Carried, TaskSpec, UnitEnd, Usage};
 use xos_api::node::units::{EnvelopeId, Room, StartUnits, UnitChange, UnitEvent};
 use xos_base::{Error, Millis, PersonId};
 
 /// Most units, each attempt by itself, that an envelope gets in its life; the job service opens
 /// another one long before.
 const ENVELOPE_UNITS_MAX: usize = 200_000;
-/// Longest reason of a loss that is passed on, in characters.
+/// Longest reason of a loss or a refusal that is passed on, in characters.
 const REASON_CHARS_MAX: usize = 400;
 
 /// What became of a unit's tree.
@@ -29,6 +29,10 @@ pub(in crate::service) enum Happened {
     Spooled(NodeNumber),
     /// It ended, or was lost.
     Ended(Result<End, String>),
+    /// It left for another cluster, as this; and why, when nobody asked for it.
+    Left(Box<Carried>, String),
+    /// Its node did not start it, for this reason.
+    Refused(String),
 }
 
 /// A unit's number in its job, and the attempt.
@@ -65,6 +69,8 @@ pub(super) struct Next {
     pub index: u32,
     pub envelope: Envelope,
     pub task: TaskSpec,
+    /// What it goes on from, when it came from a cluster.
+    pub carried: Option<Box<Carried>>,
 }
 
 /// The units of a cluster.
@@ -97,7 +103,7 @@ impl Held {
     }
 
     fn start(&mut self, key: Key, at: Millis) {
-        if self.units.get(&key).is_some_and(|u| u.started.is_none() && u.over.is_none()) {
+        if self.units.get(&key).is_some_and(|u| u.started.is_none() && !u.is_over()) {
             let seq = self.tell(key, at, UnitChange::Started);
             if let Some(unit) = self.units.get_mut(&key) {
                 unit.started = Some((seq, at));
@@ -106,16 +112,37 @@ impl Held {
     }
 
     fn end(&mut self, key: Key, at: Millis, how: UnitEnd, (cpu_ms, memory_bytes): (u64, u64)) {
-        let Some(unit) = self.units.get(&key).filter(|u| u.over.is_none()) else { return };
-        self.waiting.remove(&unit.place);
-        self.running.remove(&key);
-        let since = unit.started.map_or(at, |(_, since)| since);
-        let wall_ms = u64::try_from(at.since(since).as_millis()).unwrap_or(u64::MAX);
-        let usage = Usage { wall_ms, cpu_ms, memory_bytes };
+        let Some(usage) = self.rests(key, at, (cpu_ms, memory_bytes)) else { return };
         let what = UnitChange::Ended { how: how.clone(), usage, output: None };
         let seq = self.tell(key, at, what);
         if let Some(unit) = self.units.get_mut(&key) {
             unit.over = Some(Over { seq, at, how, usage });
+        }
+    }
+
+    /// Nothing of a unit runs or waits here any more: what it used, unless that was so before.
+    fn rests(&mut self, key: Key, at: Millis, used: (u64, u64)) -> Option<Usage> {
+        let unit = self.units.get(&key).filter(|u| !u.is_over())?;
+        self.waiting.remove(&unit.place);
+        self.running.remove(&key);
+        let since = unit.started.map_or(at, |(_, since)| since);
+        let wall_ms = u64::try_from(at.since(since).as_millis()).unwrap_or(u64::MAX);
+        Some(Usage { wall_ms, cpu_ms: used.0, memory_bytes: used.1 })
+    }
+
+    fn leave(
+        &mut self,
+        key: Key,
+        at: Millis,
+        (carried, why): (Box<Carried>, String),
+        used: (u64, u64),
+    ) {
+        let Some(usage) = self.rests(key, at, used) else { return };
+        let why: String = why.chars().take(REASON_CHARS_MAX).collect();
+        let what = UnitChange::Left { usage, carried: carried.clone(), why: why.clone() };
+        let seq = self.tell(key, at, what);
+        if let Some(unit) = self.units.get_mut(&key) {
+            unit.left = Some(Left { seq, at, usage, carried, why });
         }
     }
 }
@@ -168,8 +195,9 @@ impl Units {
             }
             let place = held.units.len() as u64;
             let (task, index) = (name.clone(), u.index);
-            let (tree, spool, stop, started, over) = Default::default();
-            let unit = Unit { place, task, index, tree, spool, stop, started, over };
+            let (tree, spool, stop, started, over, left) = Default::default();
+            let carried = order.carried.clone();
+            let unit = Unit { place, task, index, tree, spool, stop, started, over, carried, left };
             held.units.insert(key, unit);
             held.waiting.insert(place, key);
             self.dirty.units.insert(unit_of(id, key));
@@ -252,24 +280,49 @@ impl Units {
         for (id, what) in std::mem::take(&mut self.happened) {
             let Some(held) = self.held.get_mut(&id.envelope) else { continue };
             let key = (id.unit, id.attempt);
-            match what {
-                Happened::Started => held.start(key, now),
+            let over = match what {
+                Happened::Started => {
+                    held.start(key, now);
+                    None
+                }
                 Happened::Spooled(node) => {
                     if let Some(unit) = held.units.get_mut(&key) {
                         unit.spool = Some(node);
                     }
+                    None
                 }
-                Happened::Ended(how) => {
+                Happened::Ended(Ok(end)) => Some(Ok(end)),
+                Happened::Ended(Err(why)) => Some(Err(UnitEnd::Lost { reason: cut(&why) })),
+                Happened::Refused(why) => Some(Err(UnitEnd::NotStarted { reason: cut(&why) })),
+                Happened::Left(carried, why) => {
                     let Some(unit) = held.units.get(&key) else { continue };
+                    // One that is to end does: its tree is ended with the next turn.
+                    if unit.stop.is_some() {
+                        continue;
+                    }
                     let used = unit.tree.and_then(|tree| self.used.remove(&tree));
                     let used = used.map(|copies| summed(&copies)).unwrap_or_default();
                     self.asked.retain(|(tree, _)| unit.tree != Some(*tree));
-                    let (stop, started) = (unit.stop, how.is_ok());
-                    if started {
-                        held.start(key, now);
-                    }
-                    held.end(key, now, ended(how, stop), used);
+                    held.leave(key, now, (carried, why), used);
+                    None
                 }
+            };
+            if let Some(how) = over {
+                let Some(unit) = held.units.get(&key) else { continue };
+                let used = unit.tree.and_then(|tree| self.used.remove(&tree));
+                let used = used.map(|copies| summed(&copies)).unwrap_or_default();
+                self.asked.retain(|(tree, _)| unit.tree != Some(*tree));
+                let (stop, started) = (unit.stop, how.is_ok());
+                // Of one that came, and of which no copy became the tree, nothing ever ran.
+                let never = unit.carried.is_some() && unit.started.is_none();
+                if started {
+                    held.start(key, now);
+                }
+                let how = match (ended(how, stop), never) {
+                    (UnitEnd::Lost { reason }, true) => UnitEnd::NotStarted { reason },
+                    (how, _) => how,
+                };
+                held.end(key, now, how, used);
             }
             self.news = true;
             self.dirty.units.insert(id);
@@ -340,7 +393,22 @@ impl Units {
             index: unit.index,
             envelope: held.kept.clone(),
             task: held.tasks.get(&unit.task)?.clone(),
+            carried: unit.carried.clone(),
         })
+    }
+
+    /// A unit that waits does not go on here.
+    pub(super) fn refuse(&mut self, id: &TreeUnit, why: &str) {
+        let Some(held) = self.held.get_mut(&id.envelope) else { return };
+        if let Some(unit) = held.units.get(&(id.unit, id.attempt)) {
+            held.waiting.remove(&unit.place);
+        }
+        self.happened(id, Happened::Ended(Err(why.to_owned())));
+    }
+
+    /// The units of an envelope.
+    pub(super) fn units_of(&self, id: &EnvelopeId) -> impl Iterator<Item = &Unit> {
+        self.held.get(id).into_iter().flat_map(|held| held.units.values())
     }
 
     /// A unit has a tree, born at a node.
@@ -390,8 +458,12 @@ fn summed(copies: &BTreeMap<u64, (u64, u64)>) -> (u64, u64) {
     })
 }
 
+fn cut(reason: &str) -> String {
+    reason.chars().take(REASON_CHARS_MAX).collect()
+}
+
 /// What the end of its tree means for a unit.
-fn ended(how: Result<End, String>, stop: Option<Stop>) -> UnitEnd {
+fn ended(how: Result<End, UnitEnd>, stop: Option<Stop>) -> UnitEnd {
     match (stop.map(|stop| stop.why), how) {
         (Some(Why::Asked), _) => UnitEnd::Cancelled,
         (Some(Why::WallTime), _) => UnitEnd::WallTime,
@@ -399,8 +471,6 @@ fn ended(how: Result<End, String>, stop: Option<Stop>) -> UnitEnd {
         (None, Ok(End::Signal { number })) => UnitEnd::Signal { signal: number },
         (None, Ok(End::OutOfMemory)) => UnitEnd::OutOfMemory,
         (None, Ok(End::ProcessLimit { status })) => UnitEnd::ProcessLimit { status },
-        (None, Err(reason)) => {
-            UnitEnd::Lost { reason: reason.chars().take(REASON_CHARS_MAX).collect() }
-        }
+        (None, Err(never)) => never,
     }
 }

@@ -4,7 +4,7 @@ use super::*;
 use nix::sys::signal::{Signal, killpg};
 use nix::unistd::Pid;
 use std::os::unix::fs::symlink;
-use xos_ssi::driver::files::{Cut, FilesError, bring_back, record};
+use xos_ssi::driver::files::{Cut, FilesError, bring_back, flush, record};
 use xos_ssi::driver::images::OpenFile;
 
 /// Numbers its lines, in a file that it does not open for appending: CRIU compares its size.
@@ -48,8 +48,10 @@ impl Killed {
         lines(&log, 10);
         let images = two.folder("images");
         let order = two.dump_order(pid, &images, Leave::Stopped);
-        let mut dumped = two.criu.dump(&order).await.unwrap();
         let cell = Some(two.here.cell);
+        // As before a move; it writes on.
+        flush(order.root, cell, &person(OWNER)).unwrap();
+        let mut dumped = two.criu.dump(&order).await.unwrap();
         record(&mut dumped.open_files, order.root, cell, &person(OWNER)).unwrap();
         let files = dumped.open_files.clone();
         let (criu, open_files) = (dumped.version, dumped.open_files);

@@ -48,6 +48,10 @@ impl Checkpointer for Table {
         Ok(manifest)
     }
 
+    async fn seal_to_travel(&self, folder: &Path, origin: Origin) -> Result<Manifest, DriverError> {
+        self.seal(folder, origin).await
+    }
+
     async fn restore(&self, order: RestoreOrder) -> Result<Restored, DriverError> {
         let last = self.last.lock().unwrap().clone();
         assert!(self.fake.copy(&last, &order.folder), "it comes from {}", last.display());

@@ -12,7 +12,7 @@ use xos_ssi::cell::Client;
 use xos_ssi::cell::proto::Stdio;
 use xos_ssi::cluster::messages::{Order, ToNode, TreeId};
 use xos_ssi::cluster::record::State;
-use xos_ssi::cluster::trees::TreeState;
+use xos_ssi::cluster::trees::{Step, TreeState};
 use xos_ssi::driver::fake::Fake;
 use xos_ssi::ghost::spool::ERROR_FILE;
 use xos_ssi::host::Heard;
@@ -74,7 +74,7 @@ async fn a_program_that_does_not_begin_holds_up_nobody_and_its_person_reads_why(
     let one = node(1);
     let waits = grid.wish(one, |job| job.program.cwd = silent.path().to_owned());
     grid.count(one).await;
-    let folder = grid.site.nodes.lock().unwrap()[&one].1.folder(waits.0);
+    let folder = grid.site.nodes.lock().unwrap()[&one].folder(waits.0);
     when("the reason comes", || {
         let text = std::fs::read_to_string(folder.join(ERROR_FILE)).unwrap_or_default();
         text.contains("did not begin")
@@ -90,7 +90,7 @@ async fn who_starts_what_cannot_run_reads_why() {
     let Some(grid) = Grid::faked(Arc::new(Fake::new())).await else { return };
     let one = node(1);
     let tree = grid.wish(one, |job| job.program.argv = vec!["no-such-program".into()]);
-    let folder = grid.site.nodes.lock().unwrap()[&one].1.folder(tree.0);
+    let folder = grid.site.nodes.lock().unwrap()[&one].folder(tree.0);
     when("the reason comes", || {
         let text = std::fs::read_to_string(folder.join(ERROR_FILE)).unwrap_or_default();
         text.starts_with("xos: cannot run \"no-such-program\"") && text.ends_with('\n')
@@ -153,17 +153,19 @@ async fn an_image_that_does_not_come_is_not_waited_for_once_the_move_is_given_up
     grid.site.silent.store(true, Ordering::SeqCst);
     grid.site.decide(|c, now| c.migrate(tree, two, now));
     when("it is fetched", || !grid.site.kept.lock().unwrap().is_empty()).await;
-    let next = {
-        let controller = grid.site.controller.lock().unwrap();
-        match &controller.state().trees.tree(tree).unwrap().state {
-            TreeState::Moving { next, .. } => *next,
-            other => panic!("{other:?}"),
-        }
+    let restores = |s: &State| match &s.trees.tree(tree).unwrap().state {
+        TreeState::Moving { next, step: Step::Restoring { .. }, .. } => Some(*next),
+        _ => None,
     };
+    grid.site
+        .until("nobody takes it, and it is saved all the same", |s| restores(s).is_some())
+        .await;
+    let next = restores(grid.site.controller.lock().unwrap().state()).unwrap();
     kill(&grid, two, tree, next);
     let mut socket = grid.site.kept.lock().unwrap().remove(0);
-    let read = tokio::task::spawn_blocking(move || socket.read(&mut [0])).await.unwrap();
-    assert_eq!(read.unwrap(), 0, "nobody waits for it");
+    let mut asked = Vec::new();
+    let read = tokio::task::spawn_blocking(move || socket.read_to_end(&mut asked)).await.unwrap();
+    assert!(read.unwrap() > 0, "nobody waits for it any more");
     grid.site.until("it goes on", |s| runs(s, tree, one)).await;
 }
 

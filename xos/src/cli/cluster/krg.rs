@@ -1,6 +1,6 @@
 //! The commands of Kerrighed, as its users know them: `krgadm`, `migrate`, `checkpoint`, `restart`.
 
-use super::{Asker, cluster_id, nodes, site_of, trees};
+use super::{Asker, cluster_id, leave, nodes, site_of, trees};
 use crate::cli::output::Outcome;
 use crate::cli::session::Session;
 use xos_api::cluster::{GetCluster, ListClusters};
@@ -45,12 +45,18 @@ Examples:
         at: At,
     },
     /// Restart a program that waits as a checkpoint.
-    #[command(after_help = "Example:\n  xos krg restart 7 n2      also: restart 7 n2")]
+    #[command(after_help = "\
+Examples:
+  xos krg restart 7 n2      also: restart 7 n2
+  xos krg restart 7 --as-is")]
     Restart {
         /// The program's number in the cluster.
         tree: u64,
         /// Where: a node, or its number [default: the least loaded one].
         node: Option<String>,
+        /// Go on with the files that it had open as they are: cut none back, and refuse none.
+        #[arg(long)]
+        as_is: bool,
         /// Which cluster.
         #[command(flatten)]
         at: At,
@@ -85,7 +91,7 @@ pub enum Nodes {
         #[command(flatten)]
         at: At,
     },
-    /// Take nodes out that have no programs (site administrators).
+    /// Move all programs away from nodes, and take these out (site administrators).
     #[command(after_help = "Example:\n  xos krg nodes del -n n3      also: krgadm nodes del -n n3")]
     Del {
         /// The nodes or their numbers, with commas between them.
@@ -119,23 +125,24 @@ pub async fn run(s: &Session, command: Command) -> Outcome {
         Command::Nodes(Nodes::Add { nodes, at }) => nodes::add(s, &at.name(s).await?, &nodes).await,
         Command::Nodes(Nodes::Del { nodes, yes, at }) => {
             let cluster = at.name(s).await?;
+            let mut named = Vec::with_capacity(nodes.len());
             for node in &nodes {
-                nodes::del(s, &cluster, &numbered(s, &cluster, node).await?, yes).await?;
+                named.push(numbered(s, &cluster, node).await?);
             }
-            Ok(0)
+            leave::del(s, &cluster, &named, yes).await
         }
         Command::Migrate { pid, node, at } => {
             let cluster = at.name(s).await?;
             trees::migrate(s, &cluster, pid, &numbered(s, &cluster, &node).await?).await
         }
         Command::Checkpoint { pid, at } => trees::checkpoint(s, &at.name(s).await?, pid).await,
-        Command::Restart { tree, node, at } => {
+        Command::Restart { tree, node, as_is, at } => {
             let cluster = at.name(s).await?;
             let node = match node {
                 Some(node) => Some(numbered(s, &cluster, &node).await?),
                 None => None,
             };
-            trees::restart(s, &cluster, tree, node.as_deref(), false).await
+            trees::restart(s, &cluster, tree, node.as_deref(), as_is).await
         }
     }
 }

@@ -2,6 +2,7 @@
 
 mod follow;
 pub mod krg;
+mod leave;
 mod nodes;
 mod run;
 mod trees;

@@ -9,8 +9,8 @@ use serde::Serialize;
 use std::time::Duration;
 use xos_api::cluster::{
     CancelTree, CheckpointTree, ClusterCut, ClusterProcess, ClusterTree, ClusterTreeState,
-    ClusterView, GetCluster, KillTree, ListProcesses, ListTrees, MigrateTree, RestartTree, TreeWhy,
-    WhyTree,
+    ClusterView, GetCluster, GetTree, KillTree, ListProcesses, ListTrees, MigrateTree, RestartTree,
+    TreeWhy, WhyTree,
 };
 use xos_base::{ClusterId, Error};
 
@@ -18,7 +18,7 @@ use xos_base::{ClusterId, Error};
 const LOOK_EVERY: Duration = Duration::from_millis(200);
 /// After how many looks that is given up: more than the steps of a move may take.
 const LOOKS_MAX: u32 = 2000;
-/// Most files that were cut back and are named after a restart.
+/// Most files that were cut back and are named, after a restart and when it is asked why.
 const CUTS_SHOWN: usize = 10;
 /// Most processes that `xos cluster top` shows.
 const TOP_MAX: usize = 30;
@@ -105,18 +105,18 @@ fn state(state: ClusterTreeState) -> String {
 /// Why it is so, what went wrong last, and what became of its files.
 fn more(t: &ClusterTree) -> String {
     let parts = [clean(&t.reason), clean(&t.refused), clean(&t.trouble)];
-    let parts = parts.into_iter().filter(|part| !part.is_empty()).chain(cuts(t, 1));
+    let parts = parts.into_iter().filter(|part| !part.is_empty()).chain(cuts(&t.cut, 1));
     parts.collect::<Vec<String>>().join("; ")
 }
 
 /// The files that were cut back last, at most so many, and that there are more.
-fn cuts(t: &ClusterTree, most: usize) -> Vec<String> {
+fn cuts(files: &[ClusterCut], most: usize) -> Vec<String> {
     let one = |cut: &ClusterCut| {
         let (path, kept) = (clean(&cut.path), clean(&cut.kept));
         format!("{path} was cut back, {} of it are in {kept}", size(cut.bytes))
     };
-    let mut all: Vec<String> = t.cut.iter().rev().take(most).map(one).collect();
-    if let Some(more @ 1..) = t.cut.len().checked_sub(most) {
+    let mut all: Vec<String> = files.iter().rev().take(most).map(one).collect();
+    if let Some(more @ 1..) = files.len().checked_sub(most) {
         all.push(format!("{more} more files were cut back (--json names them)"));
     }
     all
@@ -174,16 +174,30 @@ pub(super) async fn cancel(s: &Session, cluster: &str, tree: u64) -> Outcome {
     Ok(0)
 }
 
+/// What `xos cluster why` tells.
+#[derive(Serialize)]
+struct Told {
+    #[serde(flatten)]
+    why: TreeWhy,
+    /// Files that were cut back for its restarts.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    cut: Vec<ClusterCut>,
+}
+
 /// Runs `xos cluster why`. The exit status says whether something is in the way.
 pub(super) async fn why(s: &Session, cluster: &str, pid: i32) -> Outcome {
     let cluster = cluster_id(s, cluster)?;
     let mut core = Asker::at(s, &site_of(s, &cluster)).await?;
-    let why = core.call(s, WhyTree { cluster, pid }).await?;
-    s.out.show(&why, || told(&why))?;
-    Ok(u8::from(!why.obstacles.is_empty()))
+    let why = core.call(s, WhyTree { cluster: cluster.clone(), pid }).await?;
+    // One that ended meanwhile may be forgotten.
+    let tree = core.call(s, GetTree { cluster, tree: why.tree }).await;
+    let shown = Told { why, cut: tree.map(|t| t.cut).unwrap_or_default() };
+    s.out.show(&shown, || told(&shown))?;
+    Ok(u8::from(!shown.why.obstacles.is_empty()))
 }
 
-fn told(why: &TreeWhy) -> String {
+fn told(shown: &Told) -> String {
+    let why = &shown.why;
     let mut text = Vec::new();
     for o in &why.obstacles {
         text.push(format!("process {}: {}", o.pid, clean(&o.what)));
@@ -195,6 +209,7 @@ fn told(why: &TreeWhy) -> String {
     for n in &why.nodes {
         text.push(format!("not to {}: {}", n.node, clean(&n.reason)));
     }
+    text.extend(cuts(&shown.cut, CUTS_SHOWN));
     text.join("\n")
 }
 
@@ -269,7 +284,7 @@ pub(super) async fn restart(
     }
     let pid = t.pid.map(|pid| format!(" as pid {pid}")).unwrap_or_default();
     s.out.show(&t, || {
-        let cut = cuts(&t, CUTS_SHOWN).into_iter().map(|cut| format!("\n{cut}"));
+        let cut = cuts(&t.cut, CUTS_SHOWN).into_iter().map(|cut| format!("\n{cut}"));
         format!("Tree {tree} runs{pid}.{}", cut.collect::<String>())
     })?;
     Ok(0)
@@ -316,6 +331,27 @@ mod tests {
     #[test]
     fn nothing_in_the_way_is_said_too() {
         let why = TreeWhy { tree: 7, obstacles: Vec::new(), nodes: Vec::new() };
-        assert_eq!(told(&why), "Nothing in tree 7 keeps it from moving.");
+        let shown = Told { why, cut: Vec::new() };
+        assert_eq!(told(&shown), "Nothing in tree 7 keeps it from moving.");
+    }
+
+    /// If it failed, nobody would be told where lines are that a restart cut off.
+    #[test]
+    fn files_that_were_cut_back_are_named() {
+        let cut = |n: u32| ClusterCut {
+            path: format!("/xtreemfs/demo.rennes/log{n}"),
+            kept: format!("/xtreemfs/demo.rennes/log{n}.xos-cut-7-2"),
+            bytes: 10,
+        };
+        let why = TreeWhy { tree: 7, obstacles: Vec::new(), nodes: Vec::new() };
+        let shown = Told { why, cut: (0..12).map(cut).collect() };
+        let text = told(&shown);
+        let lines: Vec<&str> = text.lines().collect();
+        assert_eq!(lines.len(), 1 + CUTS_SHOWN + 1, "{text}");
+        assert!(lines[1].contains("log11 was cut back") && lines[1].contains("log11.xos-cut-7-2"));
+        assert!(lines[11].starts_with("2 more files"), "{text}");
+        let json = serde_json::to_value(&shown).unwrap();
+        assert_eq!(json["tree"], 7);
+        assert_eq!(json["cut"].as_array().unwrap().len(), 12);
     }
 }

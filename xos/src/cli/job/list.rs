@@ -3,8 +3,8 @@
 use super::state;
 use crate::cli::output::{Outcome, Table, clean, when};
 use crate::cli::session::Session;
-use xos_api::aem::{Counts, JobFilter, JobSummary, ListJobs, PAGE_MAX};
-use xos_base::{Error, Millis, VoId};
+use xos_api::aem::{Counts, JOB_NODES_MAX, JobFilter, JobSummary, ListJobs, PAGE_MAX};
+use xos_base::{Error, Millis, NodeId, VoId};
 
 /// How many jobs are shown when none of the options says so.
 const SHOWN: usize = 20;
@@ -90,21 +90,34 @@ async fn of(s: &Session, args: &List, vo: VoId) -> Result<Vec<JobSummary>, Error
 
 fn table(jobs: &[JobSummary], now: Millis, people: bool) -> String {
     let mut table = if people {
-        Table::new(&["JOB", "PERSON", "NAME", "VO", "STATE", "UNITS", "SUBMITTED"])
+        Table::new(&["JOB", "PERSON", "NAME", "VO", "STATE", "UNITS", "WHERE", "SUBMITTED"])
     } else {
-        Table::new(&["JOB", "NAME", "VO", "STATE", "UNITS", "SUBMITTED"])
+        Table::new(&["JOB", "NAME", "VO", "STATE", "UNITS", "WHERE", "SUBMITTED"])
     };
     for j in jobs {
         let name: String = clean(&j.name).chars().take(30).collect();
         let (job, vo, submitted) = (j.job.to_string(), j.vo.to_string(), when(j.submitted, now));
+        let (stands, counts, at) = (state(&j.state), units(&j.counts), places(&j.nodes));
         if people {
             let person = j.person.to_string();
-            table.row([job, person, name, vo, state(&j.state), units(&j.counts), submitted]);
+            table.row([job, person, name, vo, stands, counts, at, submitted]);
         } else {
-            table.row([job, name, vo, state(&j.state), units(&j.counts), submitted]);
+            table.row([job, name, vo, stands, counts, at, submitted]);
         }
     }
     table.text("No jobs. Submit one: xsub -- PROGRAM")
+}
+
+/// `n1.rennes`, `n1.rennes +2`; as many as a core names are perhaps not all.
+fn places(nodes: &[NodeId]) -> String {
+    match nodes {
+        [] => String::new(),
+        [one] => one.to_string(),
+        [first, more @ ..] => {
+            let open = if nodes.len() >= JOB_NODES_MAX { "..." } else { "" };
+            format!("{first} +{}{open}", more.len())
+        }
+    }
 }
 
 /// `3/16 done, 2 running`.
@@ -135,7 +148,21 @@ mod tests {
             counts,
             seq: 1,
             usage: Usage::default(),
+            nodes: Vec::new(),
         }
+    }
+
+    fn at(nodes: &[&str], job: JobSummary) -> JobSummary {
+        JobSummary { nodes: nodes.iter().map(|n| n.parse().unwrap()).collect(), ..job }
+    }
+
+    /// If it failed, a job on many nodes would look as if it were on few, or break the list.
+    #[test]
+    fn many_nodes_are_counted() {
+        let nodes: Vec<NodeId> =
+            (0..JOB_NODES_MAX).map(|n| format!("n{n}.rennes").parse().unwrap()).collect();
+        assert_eq!(places(&nodes), "n0.rennes +7...");
+        assert_eq!(places(&nodes[..3]), "n0.rennes +2");
     }
 
     /// If it failed, a list that was cut off would be taken for all jobs.
@@ -159,17 +186,23 @@ mod tests {
                 JobState::Queued,
                 Counts { queued: 4, ..Counts::default() },
             ),
-            job(
-                7,
-                "spect",
-                JobState::Running { since: Millis(9000) },
-                Counts { done: 3, running: 2, waiting: 11, ..Counts::default() },
+            at(
+                &["c1.rennes", "n2.pisa"],
+                job(
+                    7,
+                    "spect",
+                    JobState::Running { since: Millis(9000) },
+                    Counts { done: 3, running: 2, waiting: 11, ..Counts::default() },
+                ),
             ),
-            job(
-                3,
-                "true",
-                JobState::Failed { at: Millis(9000) },
-                Counts { failed: 1, ..Counts::default() },
+            at(
+                &["n1.rennes"],
+                job(
+                    3,
+                    "true",
+                    JobState::Failed { at: Millis(9000) },
+                    Counts { failed: 1, ..Counts::default() },
+                ),
             ),
         ];
         let strip = |t: String| -> String {

@@ -5,6 +5,7 @@ mod checkpoint;
 mod file;
 mod finish;
 mod list;
+mod moves;
 mod output;
 mod send;
 mod show;
@@ -36,6 +37,8 @@ pub enum Command {
     Cancel(cancel::Cancel),
     /// Have units that run in clusters checkpointed now.
     Checkpoint(checkpoint::Checkpoint),
+    /// Move a unit that runs in a cluster to another site's cluster.
+    Move(moves::Move),
     /// Print what a job wrote (also: xout).
     Output(output::OutputArgs),
     /// Say why a job waits, was refused or failed.
@@ -54,6 +57,7 @@ pub async fn run(s: &Session, command: Command) -> Outcome {
         Command::Wait(args) => wait::run(s, args).await,
         Command::Cancel(args) => cancel::run(s, args).await,
         Command::Checkpoint(args) => checkpoint::run(s, args).await,
+        Command::Move(args) => moves::run(s, args).await,
         Command::Output(args) => output::run(s, args).await,
         Command::Why(args) => why::run(s, args).await,
     }

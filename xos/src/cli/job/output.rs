@@ -1,6 +1,6 @@
 //! `xos job output`, `xout`.
 
-use super::JobArg;
+use super::{JobArg, ending};
 use crate::cli::member::Member;
 use crate::cli::output::{Failure, Outcome};
 use crate::cli::session::Session;
@@ -8,7 +8,10 @@ use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use serde::Serialize;
 use std::time::{Duration, Instant};
-use xos_api::aem::{GetJob, OutputPart, OutputStream, ReadOutput};
+use xos_api::aem::{
+    GetJob, ListUnits, OutputPart, OutputStream, ReadOutput, UnitEnd, UnitFilter, UnitState,
+    UnitView,
+};
 use xos_base::{Error, Kind, UnitId};
 
 /// How long to wait before a running unit is asked again for more.
@@ -100,8 +103,30 @@ pub async fn run(s: &Session, args: OutputArgs) -> Outcome {
     }
     if !heads.any {
         s.out.note(&nothing(&args))?;
+        if let Some(why) = not_started(s, &mut member, &args.job).await {
+            s.out.note(&why)?;
+        }
     }
     Ok(failed.unwrap_or(0))
+}
+
+/// Why the first unit that failed was not started, if that is why there is nothing.
+async fn not_started(s: &Session, member: &mut Member, of: &JobArg) -> Option<String> {
+    let from = of.unit.as_ref().map(|unit| unit.index.0);
+    let (job, filter) = (of.job.clone(), UnitFilter::Failed);
+    let page = member.call(s, ListUnits { job, filter, from, limit: Some(1) }).await.ok()?;
+    let first = page.units.first()?;
+    let meant = of.unit.as_ref().is_none_or(|unit| *unit == first.unit);
+    meant.then(|| never_began(first)).flatten()
+}
+
+fn never_began(u: &UnitView) -> Option<String> {
+    match &u.state {
+        UnitState::Failed { end: end @ UnitEnd::NotStarted { .. }, .. } => {
+            Some(format!("{} {}", u.unit, ending(end)))
+        }
+        _ => None,
+    }
 }
 
 /// The lines between the outputs of several units; those that wrote nothing have none.
@@ -245,5 +270,24 @@ mod tests {
              standard error: xout 12.rennes:7 --stderr"
         );
         assert_eq!(told("12.rennes", true), "12.rennes has written nothing to standard error");
+    }
+
+    /// If it failed, who looks for the output of a unit that its node did not start would be sent
+    /// to its standard error, where nothing is; or one that ran be told to have never begun.
+    #[test]
+    fn what_was_never_started_says_why() {
+        let told = |end| {
+            let (job, at) = ("12.rennes".parse::<xos_base::JobId>().unwrap(), xos_base::Millis(1));
+            let (site, usage) = ("rennes".parse().unwrap(), xos_api::aem::Usage::default());
+            let state = UnitState::Failed { site, node: None, at, end, usage };
+            let task = "main".to_owned();
+            never_began(&UnitView { unit: job.unit(7), task, index: 7, state, retries: 0 })
+        };
+        let why = told(UnitEnd::NotStarted { reason: "its account is another's".into() });
+        assert_eq!(
+            why.as_deref(),
+            Some("12.rennes:7 could not be started: its account is another's")
+        );
+        assert_eq!(told(UnitEnd::Exit { code: 126 }), None);
     }
 }

@@ -124,7 +124,23 @@ fn describe(whole: &Whole, now: Millis) -> String {
         }
         units.row(row);
     }
-    format!("{text}\n\n{}", units.text("No units."))
+    text = format!("{text}\n\n{}", units.text("No units."));
+    if whole.job.moves.is_empty() {
+        return text;
+    }
+    let mut moves = Table::new(&["MOVED", "FROM", "LEFT", "CHECKPOINT", "TO", "ARRIVED", "WHY"]);
+    for m in &whole.job.moves {
+        moves.row([
+            m.unit.to_string(),
+            m.cluster.to_string(),
+            when(m.left, now),
+            m.checkpoint.to_string(),
+            m.to.as_ref().map_or_else(|| "nobody took it yet".to_owned(), ToString::to_string),
+            m.arrived.map(|at| when(at, now)).unwrap_or_default(),
+            clean(&m.why),
+        ]);
+    }
+    format!("{text}\n\n{}", moves.text("No moves."))
 }
 
 fn unit_row(u: &UnitView, now: Millis) -> [String; 7] {

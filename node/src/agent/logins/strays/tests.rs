@@ -138,6 +138,46 @@ fn what_runs_outside_of_sessions_is_held_and_nothing_else() {
     cgroups.remove().unwrap();
 }
 
+/// If it failed, who was suspended and is resumed, but may not sign in to this node, would never
+/// have their programs in a cluster back; or these would go on while the person is suspended.
+#[test]
+fn what_runs_in_a_cluster_goes_on_without_a_right_to_sign_in() {
+    let Some(cgroups) = machine("paused") else { return };
+    let dir = tempfile::tempdir().unwrap();
+    let (groups, strays) = (groups(&cgroups, dir.path()), Strays::open(dir.path().join("stopped")));
+    let (uid, of) = (BASE + 30, BTreeSet::from([BASE + 30]));
+    let (mut program, left) = (Echo::of(uid), Echo::of(uid));
+    let cluster = named(&cgroups, "cluster").unwrap();
+    cluster.make().unwrap();
+    cluster.take(program.child.id()).unwrap();
+    let nobody = BTreeSet::new();
+    let refused = Whom { of: &of, suspended: &nobody };
+    assert!(strays.hold_all(&groups, refused).unwrap());
+    program.works();
+    assert!(strays.hold_all(&groups, all(&of)).unwrap());
+    let paused = named(&cgroups, &format!("paused-{uid}")).unwrap();
+    assert_eq!(paused.processes().unwrap(), [program.pid()]);
+    until(|| still(&paused));
+    // Resumed, and still without a right to sign in.
+    groups.freeze(uid, true).unwrap();
+    groups.pause(uid, false).unwrap();
+    program.works();
+    assert!(strays.hold_all(&groups, refused).unwrap());
+    program.works();
+    let held = named(&cgroups, &format!("held-{uid}")).unwrap();
+    assert_eq!(held.processes().unwrap(), [left.pid()], "it is held on");
+    assert_eq!(groups.all().unwrap(), of);
+    groups.pause(uid, true).unwrap();
+    until(|| still(&paused));
+    groups.end(uid).unwrap();
+    for mut one in [program.child, left.child] {
+        assert_eq!(one.wait().unwrap().signal(), Some(9));
+    }
+    assert!(groups.all().unwrap().is_empty());
+    cluster.remove().unwrap();
+    cgroups.remove().unwrap();
+}
+
 /// If it failed, who starts processes all the time would keep one that is not held.
 #[test]
 fn who_forks_all_the_time_is_held_too() {
@@ -183,9 +223,9 @@ fn what_cannot_be_moved_is_stopped_by_a_signal_and_let_go_on() {
     assert!(!strays.hold_all(&groups, all(&BTreeSet::from([uid]))).unwrap(), "it is to be told");
     until(rests);
     let again = Strays::open(path.clone());
-    again.resume(|_| true);
+    again.resume(|_, _| true);
     assert!(rests(), "they are suspended still");
-    again.resume(|_| false);
+    again.resume(|_, _| false);
     theirs.works();
     assert!(Strays::open(path).lock().is_empty());
     theirs.end();
@@ -209,6 +249,7 @@ fn what_is_held_where_it_is() {
         "/xos/1.a/below",
         "/xos/login-7",
         "/xos/held-7",
+        "/xos/paused-7",
         "/user.slice/user-7.slice/session-4.scope",
         "/user.slice/user-7.slice/user@7.service/app.slice/x.service",
     ] {
@@ -221,6 +262,7 @@ fn what_is_held_where_it_is() {
         "/xos/login-8",
         "/xos/login-77",
         "/xos/held-8",
+        "/xos/paused-8",
         "/xos/cluster",
         "/xos/cluster/below",
         "/user.slice/user-77.slice/session-4.scope",

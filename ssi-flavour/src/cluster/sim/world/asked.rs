@@ -40,7 +40,8 @@ impl World {
             controller.queue(&wish)
         } else {
             let (Some(birth), Some(node)) = (birth, node) else { return };
-            if !self.nodes[&birth].up {
+            // Who asks there is a program of the node's cell, which there is in a term only.
+            if !self.nodes[&birth].up || !self.nodes[&birth].agent.is_in() {
                 return;
             }
             let root = *birth.pids().start() + 300;
@@ -73,7 +74,8 @@ impl World {
         let (Some(birth), Some(node)) = (birth, node) else { return };
         let Some(controller) = &mut self.controller else { return };
         let next = controller.state().trees.queue().next(|_| false).map(|(tree, _)| tree);
-        let Some(tree) = next.filter(|_| self.nodes[&birth].up) else { return };
+        let at = &self.nodes[&birth];
+        let Some(tree) = next.filter(|_| at.up && at.agent.is_in()) else { return };
         let root = *birth.pids().start() + 300;
         let Ok(effects) = controller.begin(tree, root, birth, node) else { return };
         assert!(!self.started.contains(&tree), "tree {tree} waits though it was started");

@@ -84,6 +84,9 @@ fn ids_of_real_images_are_changed_and_nothing_else() {
     assert_eq!(told, core(RIGHTS_HERE, &nobody));
     let there = core(RIGHTS, &nobody);
     assert_eq!(image(&there, kind("core-1.img"), &ids()).unwrap(), core(RIGHTS_HERE, &nobody));
+    // An administrator there had started the agent.
+    let of_other = core(RIGHTS, &[0x68, 0xe8, 0x07]);
+    assert_eq!(image(&of_other, kind("core-1.img"), &ids()).unwrap(), core(RIGHTS_HERE, &nobody));
 
     let told = image(MEMFD_IMAGE, kind("memfd.img"), &ids()).unwrap();
     let mut want = MEMFD_IMAGE[..16].to_vec();

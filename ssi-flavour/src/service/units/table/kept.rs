@@ -3,7 +3,7 @@
 use super::{Dirty, Held, Units};
 use crate::cluster::trees::Trees;
 use crate::service::keep::{Change, Kept};
-use crate::service::units::record::Over;
+use crate::service::units::record::{Left, Over};
 use crate::wire::TreeUnit;
 use std::collections::BTreeMap;
 use xos_api::node::units::{
@@ -26,11 +26,12 @@ impl Units {
         for (id, unit) in &kept.units {
             let Some(held) = all.held.get_mut(&id.envelope) else { continue };
             let (key, mut unit) = ((id.unit, id.attempt), unit.clone());
-            if unit.over.is_none() && unit.tree.is_none_or(|tree| trees.tree(tree).is_none()) {
+            let gone = unit.tree.is_none_or(|tree| trees.tree(tree).is_none());
+            if !unit.is_over() && gone {
                 // The core stopped before a node could hear of its tree.
                 (unit.tree, unit.spool) = (None, None);
                 held.waiting.insert(unit.place, key);
-            } else if unit.over.is_none() {
+            } else if !unit.is_over() {
                 held.running.insert(key);
             }
             let told = events.entry(&id.envelope).or_default();
@@ -40,6 +41,9 @@ impl Units {
             }
             if let Some(Over { seq, at, how, usage }) = unit.over.clone() {
                 told.insert(seq, event(at, UnitChange::Ended { how, usage, output: None }));
+            }
+            if let Some(Left { seq, at, usage, carried, why }) = unit.left.clone() {
+                told.insert(seq, event(at, UnitChange::Left { usage, carried, why }));
             }
             held.units.insert(key, unit);
         }

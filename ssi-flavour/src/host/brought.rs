@@ -1,0 +1,195 @@
+//! Trees that left another cluster, mostly one of another site, and go on here: their images are
+//! fetched from there, and made those of their person's account here.
+//!
+//! Such an image is hostile input. What it may hold, [`reown`] says; [`trust`] says whose word it is
+//! to who starts a program from it.
+
+use super::images::{Fetch, Fetching, Taking};
+use super::{Host, Job};
+use crate::cell::proto::Account;
+use crate::cluster::messages::{Image, TreeId};
+use crate::driver::Trust;
+use crate::driver::images::{Ids, ImageError, manifest, reown, verify};
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
+use std::path::Path;
+use xos_api::aem::Carried;
+use xos_base::{MemberNumber, SiteId, VoId};
+
+/// Largest manifest of an image, bytes, as far as it counts for the size of the whole.
+const MANIFEST_BYTES_MAX: u64 = 64 * 1024 * 1024;
+
+/// What a tree that came goes on from, and for whom.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Brought {
+    /// The image.
+    pub carried: Carried,
+    /// This site.
+    pub here: SiteId,
+    /// The VO of its person.
+    pub vo: VoId,
+    /// The person's number in it.
+    pub member: MemberNumber,
+    /// From which number on the VO's members have their accounts here.
+    pub base: u32,
+}
+
+impl Brought {
+    /// The user that the image is of where it was made.
+    fn uid_there(&self) -> u32 {
+        self.carried.base.saturating_add(self.member.0)
+    }
+
+    /// The person's numbers there and here. Groups have the same numbers in the VO.
+    fn ids(&self, account: &Account) -> Ids {
+        let there = |gid: u32| gid.checked_sub(self.base)?.checked_add(self.carried.base);
+        let here = std::iter::once(account.gid).chain(account.groups.iter().copied());
+        let gids: BTreeMap<u32, u32> = here.filter_map(|gid| Some((there(gid)?, gid))).collect();
+        Ids { uid: (self.uid_there(), account.uid), gids }
+    }
+
+    /// Whether the image was made at another site.
+    fn is_foreign(&self) -> bool {
+        self.carried.cluster.site() != self.here
+    }
+}
+
+impl Host {
+    /// What the image of an order is brought from, if it is not one of this cluster's nodes.
+    pub(super) fn brought(job: &Job, image: &Image) -> Option<Brought> {
+        let of = |b: &&Brought| image.nodes.is_empty() && b.carried.version == image.version;
+        job.carried.as_deref().filter(of).cloned()
+    }
+}
+
+/// Has the image of a tree that came here, as one of its person's account, on the disk. Waits. The
+/// error is for the person.
+pub(super) fn bring(
+    fetching: &Fetching,
+    (tree, account): (TreeId, &Account),
+    b: &Brought,
+    way: &Fetch,
+) -> Result<(), String> {
+    let (store, version) = (&fetching.store, b.carried.version);
+    if !store.has(tree, version) {
+        // Another site does not choose what this node connects to.
+        let most = b.carried.bytes.saturating_add(MANIFEST_BYTES_MAX);
+        let taking = Taking { direct: false, lasts: true, most };
+        let mut why = "no node has its image".to_owned();
+        let found = b.carried.nodes.iter().any(|node| {
+            let got = fetching.peers.carried(node, b);
+            let got = got.and_then(|socket| fetching.take(socket, (tree, version), way, taking));
+            got.map_err(|e| why = format!("cannot fetch its image from {node}: {e}")).is_ok()
+        });
+        if !found {
+            return Err(why);
+        }
+    }
+    let made = own(&store.folder(tree, version), b, account);
+    made.map_err(|why| {
+        // What is refused once is no better the next time, and another's memory.
+        let left = store.discard(tree, version).err().map(|e| format!("; and it stays: {e}"));
+        format!("its image is refused: {why}{}", left.unwrap_or_default())
+    })
+}
+
+/// Makes an image the person's here, unless it is already.
+fn own(folder: &Path, b: &Brought, account: &Account) -> Result<(), ImageError> {
+    let bound = |what: String| Err(ImageError::Bound { path: folder.into(), what });
+    // It is a checkpoint here from the first moment on.
+    if !manifest(folder)?.lasts() {
+        return bound(
+            "it has no digests, as if it were to move within its cluster only".to_owned(),
+        );
+    }
+    let made = match verify(folder, account.uid) {
+        Err(ImageError::Foreign { .. }) => reown(folder, &b.ids(account))?,
+        other => other?,
+    };
+    if made.origin.pid == b.carried.pid {
+        return Ok(());
+    }
+    bound(format!("it is of process {}, not {}", made.origin.pid, b.carried.pid))
+}
+
+/// Whose word an image of a tree is. The one that came stays the other site's, whichever node of
+/// this cluster it is fetched from later.
+pub(super) fn trust(job: &Job, version: u64) -> Trust {
+    let foreign = |b: &Brought| b.is_foreign() && b.carried.version == version;
+    match job.carried.as_deref().is_some_and(foreign) {
+        true => Trust::Foreign,
+        false => Trust::OwnSite,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::cell::proto::{Program, Stdio};
+    use crate::cgroup::Limits;
+
+    fn brought() -> Brought {
+        let carried = Carried {
+            cluster: "c1.rennes".parse().unwrap(),
+            tree: 7,
+            version: 2,
+            nodes: vec!["n1.rennes".parse().unwrap()],
+            key: "0".repeat(64),
+            bytes: 1,
+            pid: 65_432,
+            cpu_group: 1,
+            base: 1_000_000,
+            stdout_bytes: 3,
+            stderr_bytes: 0,
+            to: None,
+        };
+        let (here, vo) = ("pisa".parse().unwrap(), "demo.rennes".parse().unwrap());
+        Brought { carried, here, vo, member: MemberNumber(7), base: 2_000_000 }
+    }
+
+    /// If it failed, a program would have the account of another member at its new site, or a group
+    /// that its person does not have.
+    #[test]
+    fn a_person_is_the_same_one_at_both_sites() {
+        let groups = vec![2_000_003, 44];
+        let account = Account { uid: 2_000_007, gid: 2_000_001, groups };
+        let ids = brought().ids(&account);
+        assert_eq!(ids.uid, (1_000_007, 2_000_007));
+        let gids = BTreeMap::from([(1_000_001, 2_000_001), (1_000_003, 2_000_003)]);
+        assert_eq!(ids.gids, gids, "a group of this machine is none of the VO's");
+    }
+
+    fn job(carried: Option<Brought>) -> Job {
+        Job {
+            account: Account { uid: 2_000_007, gid: 2_000_001, groups: Vec::new() },
+            program: Program {
+                argv: vec!["/bin/true".into()],
+                env: Vec::new(),
+                cwd: "/".into(),
+                umask: 0o22,
+                rlimits: Vec::new(),
+                cgroups: Vec::new(),
+                stdio: Stdio::Three,
+            },
+            attached: false,
+            pid: None,
+            own_net: false,
+            birth: 1u8.try_into().unwrap(),
+            shell: false,
+            wanted: true,
+            limits: Limits::default(),
+            carried: carried.map(Box::new),
+        }
+    }
+
+    /// If it failed, another site's image would be trusted as this site's own, once a neighbour has
+    /// a copy of it.
+    #[test]
+    fn an_image_of_another_site_stays_that_sites() {
+        assert_eq!(trust(&job(Some(brought())), 2), Trust::Foreign);
+        assert_eq!(trust(&job(Some(brought())), 3), Trust::OwnSite, "what was saved here");
+        let own = Brought { here: "rennes".parse().unwrap(), ..brought() };
+        assert_eq!(trust(&job(Some(own)), 2), Trust::OwnSite);
+        assert_eq!(trust(&job(None), 2), Trust::OwnSite);
+    }
+}
