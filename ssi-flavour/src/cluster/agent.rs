@@ -168,8 +168,6 @@ impl Agent {
 
     /// What of it is to outlive the machine: all but what [`Agent::rebooted`] forgets.
     pub fn lasting(&self) -> Agent {
-        let lease_until = Millis(0);
-        let (joined, frozen) = (false, true);
         let images = self.images.difference(&self.brief).copied().collect();
         let (written, holds) = (self.written.clone(), self.holds.clone());
         Agent { term: self.term, images, written, holds, ..Agent::new(self.lease) }

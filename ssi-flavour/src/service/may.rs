@@ -54,9 +54,9 @@ fn refusal(r: &ClusterMay) -> Error {
 }
 
 /// Allowed: the image to who restores the tree or keeps a copy of that checkpoint; what was written
-/// to who keeps it with one, or has the tree and with it the next spool; the output to be brought by
-/// who has a copy of the tree, to where it is collected; a ghost of the tree's owner; the image of a
-/// tree that left to who shows the key, for the person whose tree it is.
+/// to who keeps it with one, or has the tree and with it the next spool; the output to be brought
+/// by who has a copy of the tree, to where it is collected; a ghost of the tree's owner; the image
+/// of a tree that left to who shows the key, for the person whose tree it is.
 fn allows(c: &Cluster, tree: TreeId, comer: &Comer, asks: &NodeId) -> bool {
     let t = c.controller.state().trees.tree(tree);
     match comer {

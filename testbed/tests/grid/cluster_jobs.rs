@@ -91,8 +91,8 @@ fn copied(w: &World, job: &str, number: u64) {
 }
 
 /// If it failed, a unit that may be checkpointed would be lost with its node, would do its work
-/// twice unseen, or its person would miss some of its output: with the node where it was born, which
-/// collects that, or with the one that does so after it.
+/// twice unseen, or its person would miss some of its output: with the node where it was born,
+/// which collects that, or with the one that does so after it.
 fn a_unit_goes_on_when_its_node_dies(w: &World) {
     let stop = stop_file("unit");
     let told = format!("STOP={stop}");

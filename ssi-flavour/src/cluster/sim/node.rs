@@ -235,10 +235,10 @@ impl Node {
                     self.job(t, dice.below(300), tree, epoch, Work::Spool { output });
                 }
             }
-            Act::Unspool { tree, .. } => {
+            Act::Unspool { tree, epoch } => {
                 self.left.remove(&tree);
                 let used = self.procs.get(&tree).is_some_and(|p| p.spool);
-                if !used {
+                if !used && self.spools.line(tree) <= epoch {
                     self.spools.unspool(tree);
                 }
             }
@@ -269,6 +269,11 @@ impl Node {
             Act::Thaw => (self.frozen, self.freeze_at) = (false, None),
             Act::Say(m) => out.push(Leaves::Say(m)),
         }
+    }
+
+    /// Spools of before; which they are stands for who wrote to them last.
+    fn left_spools(&self) -> Vec<(TreeId, u64)> {
+        self.left.iter().map(|tree| (*tree, self.spools.line(*tree))).collect()
     }
 
     fn proc(&mut self, tree: TreeId, epoch: u64) -> Option<&mut Proc> {
@@ -326,7 +331,7 @@ impl Node {
             self.next_beat = t + 500;
             let mut acts = self.agent.beat(now);
             acts.extend(self.agent.stands(self.ghosts.iter().copied().collect()));
-            acts.extend(self.agent.left(self.left.iter().map(|tree| (*tree, 0)).collect()));
+            acts.extend(self.agent.left(self.left_spools()));
             out.extend(self.act(acts, t, dice));
         }
         out

@@ -35,6 +35,10 @@ impl Spools {
         self.spools.keys().copied().collect()
     }
 
+    pub(super) fn line(&self, tree: TreeId) -> u64 {
+        self.spools.get(&tree).map_or(0, |(_, line)| *line)
+    }
+
     /// It is one of a line now.
     pub(super) fn renew(&mut self, tree: TreeId, line: u64) {
         if let Some((_, of)) = self.spools.get_mut(&tree) {

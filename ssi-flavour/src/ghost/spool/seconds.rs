@@ -79,8 +79,8 @@ impl Spools {
     }
 
     /// What is kept of a tree becomes its spool, of the line with a number, unless bytes would be
-    /// missing before those from which on its copy has them (`from`): then the spool begins there. A
-    /// spool that is here from before goes. Whether nothing is missing.
+    /// missing before those from which on its copy has them (`from`): then the spool begins there.
+    /// A spool that is here from before goes. Whether nothing is missing.
     ///
     /// # Errors
     /// Those of the files.

@@ -260,7 +260,12 @@ impl Spools {
         Ok(())
     }
 
-    pub(super) fn open_spool(&self, state: &mut State, tree: Tree, from: [u64; 2]) -> io::Result<()> {
+    pub(super) fn open_spool(
+        &self,
+        state: &mut State,
+        tree: Tree,
+        from: [u64; 2],
+    ) -> io::Result<()> {
         let folder = self.folder(tree.id);
         let whose = (state.owner, !self.stands(tree.id));
         let spool = Spool::open(&folder, tree, from, &self.quota, whose)?;

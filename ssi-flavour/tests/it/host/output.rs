@@ -21,7 +21,13 @@ async fn saved(grid: &Grid, tree: TreeId) {
     grid.site.until("it is saved", |s| version(s) > before).await;
 }
 
+/// Has a node keep the last checkpoint of a program, and what that had written by then.
 async fn held(grid: &Grid, tree: TreeId, on: NodeNumber) {
+    let lasts = |s: &State| {
+        let t = s.trees.tree(tree).unwrap();
+        t.checkpoint.as_ref().is_some_and(|image| image.brief.is_empty())
+    };
+    grid.site.until("its checkpoint is on the disk", lasts).await;
     grid.site.decide(|c, now| c.hold(tree, on, now));
     grid.site.until("it is kept with its output", |s| has(s, tree, on)).await;
 }

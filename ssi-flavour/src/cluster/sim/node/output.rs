@@ -12,7 +12,7 @@ impl Node {
         let tail = kept.tail.filter(|(of, _)| epoch == Some(*of));
         let fetched = tail.map_or(upto.out, |(_, written)| upto.out.max(written));
         let follows = self.procs.get(&tree).is_some_and(|p| p.follow);
-        let part = (near.output)(tree, at, *line, if follows { upto.out } else { fetched });
+        let part = (near.output)(tree, at.as_slice(), *line, if follows { upto.out } else { fetched });
         if !self.spools.keep(tree, (*line, upto.out), part) {
             return false;
         }
@@ -49,7 +49,7 @@ impl Node {
         let added = self.procs.get(&tree).filter(|p| p.follow).map(|_| written);
         let line = (output.line, output.upto.out);
         if added.is_none() {
-            let part = (near.output)(tree, &output.at, line.0, line.1);
+            let part = (near.output)(tree, output.at.as_slice(), line.0, line.1);
             if !self.spools.keep(tree, line, part) {
                 return false;
             }
