@@ -258,6 +258,9 @@ impl Node {
                 self.disk.remove(&(tree, version));
                 if !self.agent.keeps_some(tree) {
                     self.spools.let_go(tree);
+                    if let Some(p) = self.procs.get_mut(&tree) {
+                        p.follow = false;
+                    }
                 }
             }
             Act::Freeze if !self.obeys => {}
