@@ -26,6 +26,7 @@ impl From<[u64; 2]> for Offsets {
 /// Which of the spools that a tree had one after the other has its output now: what was kept of an
 /// older one may be other bytes than what the tree wrote again after a restart.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[schemars(rename = "TreeLine")]
 pub struct Line {
     /// Its number, from 0.
     pub number: u64,
@@ -48,7 +49,7 @@ impl Line {
 }
 
 /// A part of what a tree wrote, which one node wants of another.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Stretch {
     /// From here.
@@ -61,6 +62,7 @@ pub struct Stretch {
 
 /// Output that a node is to have.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[schemars(rename = "TreeWritten")]
 pub struct Written {
     /// All up to here.
     pub upto: Offsets,
