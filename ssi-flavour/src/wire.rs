@@ -3,7 +3,7 @@
 
 use crate::cluster::clock::ClockSeen;
 use crate::cluster::members::Moves;
-use crate::cluster::messages::{ToController, ToNode, TreeId};
+use crate::cluster::messages::{Stretch, ToController, ToNode, TreeId};
 use crate::cluster::place::Load;
 use crate::pids::NodeNumber;
 use schemars::JsonSchema;
@@ -23,6 +23,10 @@ pub const ALPN_RELAY: &[u8] = b"ssi-relay/2";
 /// The protocol of a stream by which a node fetches an image folder from another node of the
 /// cluster: the first frame is an [`ImageOpening`].
 pub const ALPN_IMAGE: &[u8] = b"ssi-image/2";
+/// The protocol of a stream by which a node fetches a part of a tree's output from another node of
+/// the cluster: the first frame is a [`WrittenOpening`], then comes what
+/// [`crate::ghost::spool::Spools::send`] writes.
+pub const ALPN_WRITTEN: &[u8] = b"ssi-written/1";
 /// The protocol of a stream by which a node sends packets of trees with a network of their own to
 /// another node of the cluster: the first frame is a [`PacketsOpening`], then each packet comes
 /// after two bytes with its length ([`crate::overlay`]).
@@ -120,6 +124,11 @@ pub enum Comer {
         node: NodeId,
         /// The image's number.
         version: u64,
+    },
+    /// A node that fetches output, to keep it with a checkpoint or to go on with it.
+    Written {
+        /// The node.
+        node: NodeId,
     },
     /// A node, of whichever site, that fetches the image of a tree that left, to have it go on.
     Carried {
@@ -650,6 +659,18 @@ pub struct ImageOpening {
     pub tree: TreeId,
     /// The image's number.
     pub version: u64,
+}
+
+/// The first frame on a stream by which a node fetches a part of what a tree wrote.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct WrittenOpening {
+    /// The cluster.
+    pub cluster: ClusterId,
+    /// The tree.
+    pub tree: TreeId,
+    /// Which part.
+    pub ask: Stretch,
 }
 
 #[cfg(test)]

@@ -98,6 +98,9 @@ pub struct Agent {
     /// than a lease when it is followed.
     fences: BTreeMap<TreeId, (u64, Millis)>,
     images: BTreeSet<(TreeId, u64)>,
+    /// Of these, those with which what the tree had written is kept here.
+    #[serde(default)]
+    written: BTreeSet<(TreeId, u64)>,
     /// Of these, and of those that come, what is in memory only and goes with the agent
     /// ([`Image::brief`]).
     #[serde(default)]
@@ -112,9 +115,21 @@ pub struct Agent {
 impl Agent {
     /// A node that never was in the cluster. The lease is [`super::members::Times::lease`].
     pub fn new(lease: Duration) -> Agent {
-        let (copies, fences, images, brief, holds, lease_until) = Default::default();
-        let (term, joined, frozen) = (0, false, true);
-        Agent { lease, term, joined, copies, fences, images, brief, holds, lease_until, frozen }
+        let (copies, fences, images, written, brief, holds) = Default::default();
+        let (term, joined, frozen, lease_until) = (0, false, true, Millis(0));
+        Agent {
+            lease,
+            term,
+            joined,
+            copies,
+            fences,
+            images,
+            written,
+            brief,
+            holds,
+            lease_until,
+            frozen,
+        }
     }
 
     /// What the lease is now: what was kept may be of other times. To be said before anything runs.
@@ -145,15 +160,17 @@ impl Agent {
         fetched || self.images.contains(&(tree, version))
     }
 
+    /// Whether it keeps any image of a tree, or fetches one to keep it.
+    pub fn keeps_some(&self, tree: TreeId) -> bool {
+        let mut of = self.images.range((tree, 0)..=(tree, u64::MAX));
+        of.next().is_some() || self.holds.contains_key(&tree)
+    }
+
     /// What of it is to outlive the machine: all but what [`Agent::rebooted`] forgets.
     pub fn lasting(&self) -> Agent {
-        let lease_until = Millis(0);
-        let (joined, frozen) = (false, true);
         let images = self.images.difference(&self.brief).copied().collect();
-        let holds = self.holds.clone();
-        let (copies, fences, brief) = Default::default();
-        let (lease, term) = (self.lease, self.term);
-        Agent { lease, term, joined, copies, fences, images, brief, holds, lease_until, frozen }
+        let (written, holds) = (self.written.clone(), self.holds.clone());
+        Agent { term: self.term, images, written, holds, ..Agent::new(self.lease) }
     }
 
     /// The images that it has for now only, and may be wanted for longer: once they are kept,
@@ -245,6 +262,12 @@ impl Agent {
     pub fn stands(&self, trees: Vec<TreeId>) -> Option<Act> {
         let (term, some) = (self.term, self.joined && !trees.is_empty());
         some.then_some(Act::Say(ToController::Ghosts { term, trees }))
+    }
+
+    /// A heartbeat was said, and spools are here of trees that may have others by now.
+    pub fn left(&self, trees: Vec<(TreeId, u64)>) -> Option<Act> {
+        let (term, some) = (self.term, self.joined && !trees.is_empty());
+        some.then_some(Act::Say(ToController::Spools { term, trees }))
     }
 
     /// Time went by.

@@ -4,13 +4,14 @@ mod agent;
 mod files;
 mod kept;
 mod leave;
+mod output;
 
 use super::agent::{Act, Agent};
 use super::controller::{Controller, Refused};
 use super::interval::Interval;
 use super::members::{Moves, NodeState, Times};
 use super::messages::{
-    End, Fact, Image, Offsets, Order, ToController, ToNode, TreeId, WHY_CHARS_MAX,
+    End, Fact, Image, Line, Offsets, Order, ToController, ToNode, TreeId, WHY_CHARS_MAX, Written,
 };
 use super::record::{Effect, Record, State};
 use super::trees::{Owner, STEP_MAX, Step, Tree, TreeRecord, TreeState, Wish};
@@ -28,8 +29,15 @@ fn n(number: u8) -> NodeNumber {
 fn image(version: u64, node: u8) -> Image {
     let output = Offsets { out: 10, err: 0 };
     let nodes = BTreeSet::from([n(node)]);
-    let brief = BTreeSet::new();
-    Image { version, output, bytes: 1, freeze_ms: 1, still_ms: 1, nodes, shared: false, brief }
+    let (brief, written, shared) = (BTreeSet::new(), BTreeSet::new(), false);
+    let (freeze_ms, still_ms) = (1, 1);
+    Image { version, output, bytes: 1, freeze_ms, still_ms, nodes, shared, written, brief }
+}
+
+/// What of the output a node keeps that has it not, with the checkpoint that node 1 made.
+fn written() -> Written {
+    let upto = Offsets { out: 10, err: 0 };
+    Written { upto, line: Line::default(), at: vec![n(1)] }
 }
 
 fn restore(epoch: u64, image: Image, roll_back: bool) -> Order {
@@ -272,7 +280,7 @@ fn a_source_that_dies_after_the_dump_does_not_stop_the_move() {
     assert_eq!((d.tree().node, d.tree().epoch), (n(2), 2));
     assert_eq!(d.tree().output_at(), n(2), "who follows it would ask the dead node for ever");
     d.fact(2, Fact::Runs { tree: T, epoch: 2, floor: 2 });
-    assert_eq!(d.beat(2), [Order::Spool { tree: T, epoch: 2 }]);
+    assert_eq!(d.beat(2), [Order::Spool { tree: T, epoch: 2, output: None }]);
 }
 
 #[test]

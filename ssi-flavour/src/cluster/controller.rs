@@ -100,8 +100,13 @@ impl Controller {
             ToController::Ghosts { term, trees } if self.state.members.is_in(from, *term) => {
                 self.forsake(from, trees, now, &mut out);
             }
+            ToController::Spools { term, trees } if self.state.members.is_in(from, *term) => {
+                self.unspool(from, trees, &mut out);
+            }
             // Of an ended term: what became of its trees is decided.
-            ToController::Facts { .. } | ToController::Ghosts { .. } => {}
+            ToController::Facts { .. }
+            | ToController::Ghosts { .. }
+            | ToController::Spools { .. } => {}
         }
         out
     }
@@ -333,8 +338,8 @@ impl Controller {
         self.apply(r, list);
         let Some(t) = self.state.trees.tree(tree) else { return BTreeSet::new() };
         let nodes = t.nodes();
-        if t.spool && t.state.is_final() {
-            // There is no ghost that waits for it.
+        if t.home().is_none() && t.state.is_final() {
+            // There is neither a ghost that waits for it nor a spool.
             self.apply(TreeRecord::Forgotten { tree }, list);
         }
         nodes

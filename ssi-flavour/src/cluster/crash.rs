@@ -16,12 +16,13 @@ pub(super) fn term_ended(
 ) -> Vec<TreeRecord> {
     let mut out = Vec::new();
     for (tree, t) in trees.iter() {
-        if t.birth == node && t.state.is_final() {
+        let home = t.home() == Some(node);
+        if home && t.state.is_final() {
             out.push(TreeRecord::Forgotten { tree });
             continue;
         }
         // Before the end of the tree, so that nobody waits for a ghost to hear of it.
-        if t.birth == node && !t.spool {
+        if home {
             out.push(TreeRecord::Orphaned { tree });
         }
         if t.holding.as_ref().is_some_and(|h| h.node == node) {

@@ -1,5 +1,9 @@
 //! What the controller and the nodes of a cluster say to one another.
 
+mod written;
+
+pub use written::{Line, Stretch, Written};
+
 use crate::pids::NodeNumber;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -52,6 +56,10 @@ pub struct Image {
     pub nodes: BTreeSet<NodeNumber>,
     /// It is on the volume: each node reaches it.
     pub shared: bool,
+    /// Of the nodes that have it, those that keep what the tree had written by then, too: the
+    /// tree's spool is elsewhere.
+    #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
+    pub written: BTreeSet<NodeNumber>,
     /// Those of them that have it in memory only, as after a move: it counts as a checkpoint where
     /// they are, and takes no other one's place until they say that they have it for good
     /// ([`Fact::Holds`]).
@@ -215,14 +223,21 @@ pub enum Order {
         from: BTreeSet<NodeNumber>,
         /// The account whose program it is of: another one's is not taken.
         owner: u32,
+        /// What of its output is to be kept as well; none: nothing.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        output: Option<Written>,
     },
-    /// The tree's ghost is lost: the copy's output goes to the spool, from the first byte that the
-    /// ghost did not acknowledge. Answered by [`Fact::Spooled`].
+    /// The tree's spool is lost, or at another node: the copy's output goes to one at this node,
+    /// which begins with what was kept, else with the first byte that nobody acknowledged. Answered
+    /// by [`Fact::Spooled`].
     Spool {
         /// The tree.
         tree: TreeId,
         /// The copy.
         epoch: u64,
+        /// What the spool is to begin with; none: what is in it already.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        output: Option<Written>,
     },
     /// The ghost of a tree ends; answered by [`Fact::Finished`].
     Finish {
@@ -230,6 +245,14 @@ pub enum Order {
         tree: TreeId,
         /// What became of it.
         outcome: Outcome,
+    },
+    /// The tree's output is collected elsewhere: the node's spool of it, which no copy after this
+    /// one wrote to, is removed.
+    Unspool {
+        /// The tree.
+        tree: TreeId,
+        /// The last copy that wrote to that spool, as the node said.
+        epoch: u64,
     },
     /// Nobody knows the tree for which a ghost stands at the node: the controller was ended before
     /// it had kept it. Nothing of it runs. A ghost that knows how its tree ended hears nothing.
@@ -348,6 +371,9 @@ pub enum Fact {
         tree: TreeId,
         /// The number of the image.
         version: u64,
+        /// Whether it keeps the output until then as well.
+        #[serde(default)]
+        output: bool,
     },
     /// This attempt to fetch an image came to nothing.
     NotHeld {
@@ -409,6 +435,14 @@ pub enum ToController {
         term: u64,
         /// The trees for which they stand, or stood until they left.
         trees: Vec<TreeId>,
+    },
+    /// With heartbeats, from a node that was away: the spools that it has of trees of which it does
+    /// not know that they are over.
+    Spools {
+        /// The node's term.
+        term: u64,
+        /// The trees, and the last copy of each that wrote there.
+        trees: Vec<(TreeId, u64)>,
     },
     /// Answers.
     Facts {

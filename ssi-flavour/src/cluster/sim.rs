@@ -5,11 +5,13 @@
 //! faults stop, each tree ends, or is lost for a reason. What waits until a node has room is started
 //! once, whatever happens; a tree of whose checkpoint two nodes had a copy is not lost. A young tree
 //! is known to nobody when the controller is killed: then it ends, its ghost hears of it after that,
-//! and its number is not given again.
+//! and its number is not given again. What a tree wrote is whole in its last spool, whichever node
+//! was lost, unless nobody that could be reached had it.
 //!
 //! `XOS_SEED=n` repeats one run, `XOS_SEEDS=n` makes more than the default.
 
 mod node;
+mod spools;
 mod world;
 
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
@@ -95,6 +97,17 @@ fn moves_arrive_and_are_measured() {
         world.arrived
     };
     assert!((1..=20).map(arrived).sum::<u64>() > 0);
+}
+
+/// If it failed, the simulation would say nothing of spools that are lost.
+#[test]
+fn spools_are_lost_and_gone_on_with() {
+    let moved = |seed: u64| {
+        let mut world = World::new(Dice(seed), ALL);
+        world.play();
+        world.taken_over()
+    };
+    assert!((1..=60).map(moved).sum::<usize>() > 0);
 }
 
 /// If it failed, the simulation would be blind for two live copies.

@@ -21,7 +21,7 @@ pub use record::TreeRecord;
 pub(super) use steps::after_crash;
 
 use super::interval::Interval;
-use super::messages::{CutFile, End, Image, TreeId};
+use super::messages::{CutFile, End, Image, Line, TreeId, Written};
 use super::queue::Queue;
 use crate::pids::NodeNumber;
 use serde::{Deserialize, Serialize};
@@ -210,6 +210,15 @@ pub struct Tree {
     pub spool: bool,
     /// The copy whose node knows that.
     pub spooled: Option<u64>,
+    /// The node that took its spool over last; none: the one where it was born has it.
+    #[serde(default)]
+    pub home: Option<NodeNumber>,
+    /// That node is lost as well.
+    #[serde(default)]
+    pub homeless: bool,
+    /// Which of its spools that is.
+    #[serde(default)]
+    pub line: Line,
     /// Restarts that failed since it ran last.
     pub tries: u32,
     /// Why it is not restarted until somebody asks for it: files are not as they were.
@@ -246,9 +255,59 @@ impl Tree {
         if self.spool { self.node } else { self.birth }
     }
 
+    /// The node that has its spool, unless that is lost.
+    pub fn home(&self) -> Option<NodeNumber> {
+        match self.spool {
+            false => Some(self.birth),
+            true => self.home.filter(|_| !self.homeless),
+        }
+    }
+
+    /// The node that had its spool last, lost or not.
+    pub fn last_home(&self) -> NodeNumber {
+        self.home.unwrap_or(self.birth)
+    }
+
+    /// Whether a node has a checkpoint with all that a restart needs: what the tree had written by
+    /// then, too, if it may be restarted.
+    pub fn has(&self, image: &Image, node: NodeNumber) -> bool {
+        let spools = !self.restartable || self.home() == Some(node);
+        image.nodes.contains(&node) && (spools || image.written.contains(&node))
+    }
+
+    /// What of its output a node is to keep with a checkpoint; none: nothing, or all is there.
+    fn keeps(&self, image: &Image, node: NodeNumber) -> Option<Written> {
+        let elsewhere = self.restartable && self.home() != Some(node);
+        elsewhere.then(|| Written {
+            upto: image.output,
+            line: self.line,
+            at: self.home().into_iter().chain(others(&image.written, node)).collect(),
+        })
+    }
+
+    /// What the spool at the node where it is is to begin with; none: what is there. The node
+    /// itself is named first if what its own spool has counts: nobody had it since.
+    fn begins_with(&self) -> Option<Written> {
+        if !self.restartable || self.home() == Some(self.node) {
+            return None;
+        }
+        let own = Some(self.last_home()).filter(|last| *last == self.node);
+        let images = [&self.checkpoint, &self.previous].into_iter().flatten();
+        let kept = images.flat_map(|image| others(&image.written, self.node));
+        let mut at: Vec<NodeNumber> = self.home().or(own).into_iter().collect();
+        for node in kept {
+            if !at.contains(&node) {
+                at.push(node);
+            }
+        }
+        let upto = self.checkpoint.as_ref().map(|image| image.output).unwrap_or_default();
+        Some(Written { upto, line: self.line, at })
+    }
+
     /// The nodes that have something to do with it.
     pub fn nodes(&self) -> BTreeSet<NodeNumber> {
         let mut nodes = BTreeSet::from([self.birth, self.node]);
+        nodes.extend(self.home());
         if let TreeState::Moving { to, .. } | TreeState::Restarting { to, .. } = self.state {
             nodes.insert(to);
         }
@@ -256,10 +315,14 @@ impl Tree {
         nodes
     }
 
-    /// Whether an image is one that is kept for a restart, and a node is not known to have it.
-    fn wants_copy_of(&self, image: u64, at: NodeNumber) -> bool {
+    /// Whether an image is one that is kept for a restart, and a node is not known to have it; or
+    /// not known to have the output, if it says that it has that `written`.
+    fn wants_copy_of(&self, image: u64, at: NodeNumber, written: bool) -> bool {
+        let lacks = |c: &Image| {
+            let image = c.brief.contains(&at) || !c.nodes.contains(&at);
+            image || (written && !c.written.contains(&at))
+        };
         let mut kept = self.checkpoint.iter().chain(&self.previous);
-        let lacks = |c: &Image| c.brief.contains(&at) || !c.nodes.contains(&at);
         !self.state.is_final() && kept.any(|c| c.version == image && lacks(c))
     }
 
@@ -314,6 +377,10 @@ impl Tree {
         let saving = self.saving.is_some_and(|(version, _)| version == image);
         !self.state.is_final() && (moving || kept || saving)
     }
+}
+
+fn others(nodes: &BTreeSet<NodeNumber>, node: NodeNumber) -> impl Iterator<Item = NodeNumber> {
+    nodes.iter().copied().filter(move |other| *other != node)
 }
 
 /// All trees.

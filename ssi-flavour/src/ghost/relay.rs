@@ -4,6 +4,7 @@
 use super::link::Link;
 use super::machine::{Fault, Incoming, Machine, Outgoing};
 use super::proto::{Control, GROUP_BIT, Message, Steer, Steered};
+use super::spool::Follow;
 use super::terminal::resize;
 use crate::cell::frame::Peer;
 use crate::cell::proto::{Exit, Tree};
@@ -14,6 +15,7 @@ use serde::{Deserialize, Serialize};
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::os::unix::net::UnixStream;
+use std::sync::Arc;
 
 /// How much is read from the tree at a time, bytes.
 const READ_BYTES: usize = 64 * 1024;
@@ -82,6 +84,8 @@ pub struct Relay {
     exit_told: bool,
     stopped: Option<i32>,
     drain: Option<Drain>,
+    /// Sees what is read from the tree.
+    follow: Arc<Follow>,
 }
 
 /// What the owner waits for.
@@ -166,7 +170,14 @@ impl Relay {
             exit_told: false,
             stopped: None,
             drain: None,
+            follow: Arc::default(),
         })
+    }
+
+    /// Has what is read from the tree seen by somebody else, too.
+    pub fn followed(mut self, follow: Arc<Follow>) -> Relay {
+        self.follow = follow;
+        self
     }
 
     /// The tree.
@@ -208,10 +219,12 @@ impl Relay {
             if found.steer && !self.hear_owner()? {
                 return Ok(Served::Abandoned);
             }
-            if found.link
-                && let Some(served) = self.hear_ghost(&mut link)?
-            {
-                return Ok(served);
+            if found.link {
+                let served = self.hear_ghost(&mut link)?;
+                self.follow.taken(self.acknowledged());
+                if let Some(served) = served {
+                    return Ok(served);
+                }
             }
             self.read_outputs(found.outputs)?;
             self.write_input();
@@ -301,7 +314,9 @@ impl Relay {
                 self.input = self.input.take().filter(|_| !self.terminal);
             }
             let Some(fd) = &self.outputs[i] else { continue };
-            if ready && !read_some(fd.as_fd(), out)? {
+            let follow = &self.follow;
+            let seen = |at: u64, bytes: &[u8], ahead: u64| follow.read(i, at, bytes, ahead);
+            if ready && !read_some(fd.as_fd(), out, seen)? {
                 self.outputs[i] = None;
                 self.closed[i] = true;
                 // A copy that is killed closes them too, and the tree may go on elsewhere.
@@ -422,7 +437,11 @@ impl Relay {
 }
 
 /// Reads what fits. `false`: the stream is over.
-fn read_some(fd: BorrowedFd<'_>, out: &mut Outgoing) -> io::Result<bool> {
+fn read_some(
+    fd: BorrowedFd<'_>,
+    out: &mut Outgoing,
+    seen: impl FnOnce(u64, &[u8], u64),
+) -> io::Result<bool> {
     let mut buf = [0; READ_BYTES];
     let room = out.room().min(buf.len());
     if room == 0 {
@@ -432,6 +451,7 @@ fn read_some(fd: BorrowedFd<'_>, out: &mut Outgoing) -> io::Result<bool> {
         // EIO: no process has the terminal open any more.
         Ok(0) | Err(Errno::EIO) => Ok(false),
         Ok(n) => {
+            seen(out.offset(), &buf[..n], out.ahead());
             out.push(&buf[..n]);
             Ok(true)
         }

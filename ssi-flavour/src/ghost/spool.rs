@@ -11,21 +11,32 @@
 //! then is told so; what somebody who is attached has still to get does not: the tree waits, as the
 //! writer of a pipe does. Of what is wanted whole nothing goes, and its writer sees that nobody
 //! reads it any more.
+//!
+//! Of a tree that may be restarted from a checkpoint the nodes that have the checkpoint keep what
+//! is in the spool, too ([`Second`]).
 
 mod bytes;
+mod follow;
 mod guest;
 mod places;
 mod quota;
 mod read;
+mod second;
+mod seconds;
 mod serve;
 mod spools;
+mod stale;
 mod stood;
+mod stretch;
 mod tidy;
 
+pub use follow::Follow;
 pub use places::{GUESTS_MAX, OWN_GUESTS_MAX};
 pub use quota::Limits;
 pub use read::Piece;
+pub use second::Second;
 pub use spools::Spools;
+pub use stretch::receive;
 pub use tidy::{Bounds, WANTED_FILE};
 
 use self::bytes::Bytes;
@@ -68,6 +79,10 @@ pub struct Kept {
     /// The uid of whose tree it is; 0: that was not said yet.
     #[serde(default)]
     pub owner: u32,
+    /// Which of the spools that the tree had one after the other it is, from 0
+    /// ([`Line`](crate::cluster::messages::Line)).
+    #[serde(default)]
+    pub line: u64,
 }
 
 /// The spool of one tree.
@@ -124,7 +139,7 @@ impl Spool {
             Ok(bytes) => serde_json::from_slice(&bytes)?,
             Err(e) if e.kind() == ErrorKind::NotFound => {
                 let (exit, refused) = (None, [false; 2]);
-                let kept = Kept { epoch: tree.epoch, from, exit, refused, owner };
+                let kept = Kept { epoch: tree.epoch, from, exit, refused, owner, line: 0 };
                 keep(folder, &kept, lasts)?;
                 kept
             }
@@ -187,6 +202,12 @@ impl Spool {
     fn written(&self) -> [u64; 2] {
         let [out, err] = &self.files;
         [out.end(), err.end()]
+    }
+
+    /// Whether it ends before what a copy has: the copy does not know more of it.
+    fn lacks(&self, from: [u64; 2]) -> bool {
+        let ends = self.written();
+        (0..2).any(|i| ends[i] < from[i] && !self.kept.refused[i])
     }
 
     /// What is said first to a relay.

@@ -50,6 +50,10 @@ impl Host {
         if let Some(work) = held.as_ref().and_then(|c| c.work.as_ref()) {
             self.give_up(work);
         }
+        if self.setup.spools.is_unfinished(id.0) {
+            // The tree may have one elsewhere before long.
+            self.left.insert(id, epoch);
+        }
         self.end(tree, held);
     }
 

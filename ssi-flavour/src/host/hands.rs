@@ -6,7 +6,7 @@ use super::progress::Progress;
 use super::{Store, line, travel};
 use crate::cell::CallError;
 use crate::cell::proto::{Ask, Refusal, Status, Tree};
-use crate::cluster::messages::TreeId;
+use crate::cluster::messages::{Stretch, TreeId};
 use crate::driver::why::{Rules, why};
 use crate::driver::{inner_pid, outer_pid};
 use crate::ghost::spool::Spools;
@@ -122,6 +122,14 @@ impl Hands {
     pub fn send_carried(&self, tree: TreeId, version: u64, to: UnixStream) -> io::Result<()> {
         let (line, key) = line::give(to, false)?;
         travel::send(&self.store, &self.progress, (tree, version), line, &key)
+    }
+
+    /// Writes a part of a tree's output for another node; see [`Spools::send`].
+    ///
+    /// # Errors
+    /// As [`Spools::send`].
+    pub fn send_output(&self, tree: TreeId, ask: &Stretch, mut to: UnixStream) -> io::Result<()> {
+        self.spools.send(tree.0, ask, &mut to)
     }
 
     /// Ends the cell, and all that runs in it; with it go the control groups.

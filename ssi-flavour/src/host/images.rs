@@ -5,7 +5,7 @@ use super::line::{self, Line, SILENCE_MAX};
 use super::travel::receive;
 use super::{Event, Host, Peers, Store, Work, wait};
 use crate::cluster::agent::Act;
-use crate::cluster::messages::TreeId;
+use crate::cluster::messages::{TreeId, Written};
 use crate::cluster::trees::STEP_MAX;
 use crate::driver::images::verify;
 use crate::pids::NodeNumber;
@@ -107,17 +107,20 @@ impl Read for Limited {
 }
 
 impl Host {
-    /// Begins to fetch an image that is to be kept. One that nobody could restart is no copy.
+    /// Begins to fetch an image that is to be kept, and the output until then. One that nobody
+    /// could restart is no copy.
     pub(super) fn hold(
         &self,
         (tree, attempt): (TreeId, u64),
         version: u64,
         from: BTreeSet<NodeNumber>,
-        owner: u32,
+        (owner, output): (u32, Option<Written>),
     ) {
+        let follow = self.copies.get(&tree).map(|c| c.streaming.follow.clone());
+        let outputs = self.outputs();
         let (fetching, events) = (self.fetching(), self.events.clone());
         tokio::spawn(async move {
-            let fetched = wait(move || -> Result<(), String> {
+            let fetched = wait(move || -> Result<bool, String> {
                 fetching.fetch(&from, (tree, version), &Fetch::default(), true)?;
                 let store = &fetching.store;
                 let found = verify(&store.folder(tree, version), owner);
@@ -130,7 +133,9 @@ impl Host {
                     let gone = store.discard(tree, version);
                     let left = gone.err().map(|e| format!("; and it stays: {e}"));
                     format!("what came is no image: {why}{}", left.unwrap_or_default())
-                })
+                })?;
+                let Some(output) = output else { return Ok(false) };
+                outputs.keep(tree, owner, &output, follow.as_deref()).map(|()| true)
             });
             let done = fetched.await.map_err(|e| e.to_string()).flatten();
             if let Err(why) = &done {
@@ -248,7 +253,7 @@ impl Host {
         self.brief.remove(&(tree, version));
         let wanted = self.agent.brief().any(|image| image == (tree, version));
         match done {
-            Ok(()) if wanted => self.agent.held(tree, 0, version, Ok(())).into_iter().collect(),
+            Ok(()) if wanted => self.agent.held(tree, 0, version, Ok(false)).into_iter().collect(),
             Ok(()) => {
                 self.discard_unused(tree, version);
                 Vec::new()

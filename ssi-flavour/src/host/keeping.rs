@@ -96,7 +96,11 @@ fn begins(act: &Act) -> bool {
 /// still or to end in time, and images that are removed make room.
 fn is_done_at_once(act: &Act) -> bool {
     match act {
-        Act::Freeze | Act::Thaw | Act::Kill { .. } | Act::Discard { .. } => true,
+        Act::Freeze
+        | Act::Thaw
+        | Act::Kill { .. }
+        | Act::Discard { .. }
+        | Act::Unspool { .. } => true,
         // Nothing is begun by it.
         Act::Expect { .. } => true,
         Act::Say(message) => !matches!(message, ToController::Facts { .. }),
@@ -112,7 +116,7 @@ fn is_of(act: &Act, id: TreeId, of: u64) -> bool {
         | Act::Dump { tree, epoch, .. }
         | Act::Restore { tree, epoch, .. }
         | Act::Save { tree, epoch, .. }
-        | Act::Spool { tree, epoch } => (*tree, *epoch) == (id, of),
+        | Act::Spool { tree, epoch, .. } => (*tree, *epoch) == (id, of),
         _ => false,
     }
 }
@@ -120,7 +124,10 @@ fn is_of(act: &Act, id: TreeId, of: u64) -> bool {
 /// Takes from what the controller says all that would begin something. It says it again.
 pub(super) fn without_new(message: &mut ToNode) {
     if let ToNode::Told { orders, .. } = message {
-        orders.retain(|order| matches!(order, Order::Kill { .. } | Order::Discard { .. }));
+        let ends = |order: &Order| {
+            matches!(order, Order::Kill { .. } | Order::Discard { .. } | Order::Unspool { .. })
+        };
+        orders.retain(ends);
     }
 }
 

@@ -1,7 +1,8 @@
 //! A node at work in a cluster: the agent decides, this does it, with a cell, CRIU and relays.
 //!
 //! Output of every tree goes through its relay to the spool of the node where it was born
-//! ([`crate::ghost::spool`]); when that node is lost, to one at the node where it runs.
+//! ([`crate::ghost::spool`]); when that node is lost, to one at the node where it runs, which
+//! begins with what was kept with its checkpoints.
 //!
 //! The cell is told of each lease. When one is over it stops all copies by itself, so that they
 //! stand still when the host is dead, too; it ends them once the cluster has taken the node for
@@ -23,6 +24,7 @@ mod images;
 mod keeping;
 mod line;
 mod memory;
+mod output;
 mod progress;
 mod sealed;
 mod shell;
@@ -42,7 +44,7 @@ use crate::cgroup::{Cgroup, Limits};
 use crate::cluster::agent::{Act, Agent};
 use crate::cluster::members::Times;
 use crate::cluster::messages::{
-    CutFile, FORSAKEN, Fact, Image, Offsets, Outcome, ToController, ToNode, TreeId,
+    CutFile, FORSAKEN, Fact, Image, Offsets, Outcome, Stretch, ToController, ToNode, TreeId,
 };
 use crate::driver::why::Rules;
 use crate::driver::{Checkpointer, Dumped};
@@ -155,6 +157,12 @@ pub trait Peers: Send + Sync {
     /// That nobody is there now.
     fn output(&self, at: NodeNumber, tree: Tree, from: [u64; 2]) -> io::Result<UnixStream>;
 
+    /// A stream with a part of a tree's output, as [`Spools::send`] writes it there.
+    ///
+    /// # Errors
+    /// That it cannot be had.
+    fn written(&self, from: NodeNumber, tree: TreeId, ask: &Stretch) -> io::Result<UnixStream>;
+
     /// A stream for packets to another node ([`Hands::packets`]).
     ///
     /// # Errors
@@ -259,12 +267,17 @@ enum Event {
         tree: Tree,
         done: Result<Begun, String>,
     },
-    /// An image that is to be kept was fetched, or was not.
+    /// An image that is to be kept was fetched, and the output until then if that is to be kept; or
+    /// was not.
     Held {
         tree: TreeId,
         attempt: u64,
         version: u64,
-        done: Result<(), String>,
+        done: Result<bool, String>,
+    },
+    /// What the spool of a copy here begins with is there, or will not be.
+    Adopted {
+        tree: Tree,
     },
     /// The image of a move was made a checkpoint, or was not.
     Kept {
@@ -308,8 +321,6 @@ struct Coming {
     epoch: u64,
     /// It is ended once it is there.
     dying: bool,
-    /// Its output goes to a spool here.
-    spools: bool,
     /// How it ended before it was known to be there.
     exit: Option<Exit>,
     /// What it is made of, which may be on its way here; none: it is started.
@@ -318,7 +329,7 @@ struct Coming {
 
 impl Coming {
     fn new(epoch: u64) -> Coming {
-        Coming { epoch, dying: false, spools: false, exit: None, image: None }
+        Coming { epoch, dying: false, exit: None, image: None }
     }
 }
 
@@ -361,6 +372,11 @@ pub struct Host {
     restoring: BTreeMap<TreeId, Coming>,
     /// What is worked at: images by the numbers of their works.
     making: BTreeMap<u64, (TreeId, u64)>,
+    /// Copies whose spools are to be here, and begin with what is being fetched.
+    adopting: HashSet<Tree>,
+    /// Spools of before, of trees that may have others now: each with the last copy that wrote
+    /// there.
+    left: BTreeMap<TreeId, u64>,
     /// Images that are being written to be sent.
     progress: Progress,
     /// Images that come before their copies are to be made.
@@ -416,14 +432,21 @@ impl Host {
         let store = Store::new(setup.folder.join("images")).with_memory();
         let parts = store.clone();
         let kept = agent.kept();
-        wait(move || parts.sweep(&kept)).await??;
+        let spools = setup.spools.clone();
+        let of = agent.clone();
+        wait(move || -> io::Result<()> {
+            parts.sweep(&kept)?;
+            spools.sweep_seconds(|tree| of.keeps_some(TreeId(tree)))
+        })
+        .await??;
         let overlay = Arc::new(Overlay::new(setup.node, setup.peers.clone()));
         let (jobs, refused, copies, put_off) = Default::default();
         let (starting, restoring, making, preparing, waiting) = Default::default();
+        let (adopting, left) = Default::default();
         let (progress, expected, brief) = Default::default();
         let on_disk = None;
         let (frozen, paused, works) = (true, false, 0);
-        Ok(Host {
+        let mut host = Host {
             setup,
             agent,
             on_disk,
@@ -438,6 +461,8 @@ impl Host {
             starting,
             restoring,
             making,
+            adopting,
+            left,
             progress,
             expected,
             brief,
@@ -450,7 +475,9 @@ impl Host {
             works,
             events,
             happened,
-        })
+        };
+        host.look_for_spools();
+        Ok(host)
     }
 
     /// The pid of the cell's init, as this process sees it.
@@ -507,6 +534,7 @@ impl Host {
         let mut acts = self.agent.beat(self.setup.clock.up());
         let ghosts = self.setup.spools.ghosts().into_iter().map(TreeId).collect();
         acts.extend(self.agent.stands(ghosts));
+        acts.extend(self.agent.left(self.left_spools()));
         acts
     }
 
@@ -573,21 +601,14 @@ impl Host {
             Act::Restore { tree, epoch, image, roll_back } => {
                 return self.restore((tree, epoch), image, roll_back);
             }
-            Act::Hold { tree, attempt, version, from, owner } => {
-                self.hold((tree, attempt), version, from, owner);
+            Act::Hold { tree, attempt, version, from, owner, output } => {
+                self.hold((tree, attempt), version, from, (owner, output));
             }
             Act::Kill { tree, epoch } => self.kill(tree, epoch),
-            Act::Spool { tree, epoch } => {
-                let here = self.setup.node;
-                if let Some(job) = self.jobs.get(&tree) {
-                    self.collects(tree, job);
-                }
-                if let Some(c) = self.coming(tree, epoch) {
-                    c.spools = true;
-                } else if let Some(c) = self.copy(tree, epoch) {
-                    c.streaming.turn(here);
-                }
+            Act::Spool { tree, epoch, output } => {
+                return Ok(self.spool_here(tree, epoch, output));
             }
+            Act::Unspool { tree, epoch } => self.unspool(tree, epoch),
             Act::Finish { tree, outcome } => {
                 if let Err(error) = self.setup.spools.finish(tree.0, &outcome) {
                     self.pause(&error);
@@ -596,6 +617,7 @@ impl Host {
                 }
                 self.jobs.remove(&tree);
                 self.refused.remove(&tree);
+                self.left.remove(&tree);
             }
             Act::Forsake { tree } => {
                 let outcome = Outcome::Lost { reason: FORSAKEN.to_owned() };
@@ -605,8 +627,11 @@ impl Host {
                 }
             }
             // Spools are no ghosts: what they have stays, and copies elsewhere may send more.
-            Act::Abandon => {}
-            Act::Discard { tree, version } => self.discard(tree, version),
+            Act::Abandon => self.look_for_spools(),
+            Act::Discard { tree, version } => {
+                self.discard(tree, version);
+                self.let_go(tree);
+            }
             Act::Freeze => {
                 self.frozen = true;
                 for (id, epoch) in self.all() {
@@ -657,7 +682,9 @@ impl Host {
                 });
                 ends.map(of).collect()
             }
-            ToController::Join { .. } | ToController::Ghosts { .. } => Vec::new(),
+            ToController::Join { .. }
+            | ToController::Ghosts { .. }
+            | ToController::Spools { .. } => Vec::new(),
         };
         all.retain(|tree| self.jobs.get(&TreeId(tree.id)).is_some_and(|job| job.wanted));
         all
@@ -733,6 +760,7 @@ impl Host {
             Event::Held { tree, attempt, version, done } => {
                 Ok(self.agent.held(tree, attempt, version, done).into_iter().collect())
             }
+            Event::Adopted { tree } => Ok(self.turned(tree)),
             Event::Kept { tree, version, done } => Ok(self.kept(tree, version, done)),
         }
     }
@@ -774,6 +802,7 @@ impl Host {
             },
             nodes: BTreeSet::from([self.setup.node]),
             shared: false,
+            written: BTreeSet::new(),
             brief: match work.purpose {
                 For::Move { .. } => BTreeSet::from([self.setup.node]),
                 For::Leave { .. } | For::Checkpoint => BTreeSet::new(),

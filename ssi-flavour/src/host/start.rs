@@ -231,9 +231,6 @@ impl Host {
             wait(move || drop(held)).await?;
             return Ok(Vec::new());
         }
-        if coming.spools {
-            held.streaming.turn(self.setup.node);
-        }
         held.streaming.go();
         self.copies.insert(id, held);
         match came {

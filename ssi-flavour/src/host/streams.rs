@@ -5,6 +5,7 @@ use crate::cell::proto::Tree;
 use crate::driver::ExternalFd;
 use crate::ghost::proto::Steer;
 use crate::ghost::relay::{Ends, Offsets, Owner, Relay, Served};
+use crate::ghost::spool::Follow;
 use crate::pids::NodeNumber;
 use rustix::pty::OpenptFlags;
 use rustix::termios::Winsize;
@@ -20,12 +21,18 @@ use tokio::sync::mpsc::UnboundedSender;
 /// Between two tries to reach who takes the output, at first and at most.
 const RETRY_MIN: Duration = Duration::from_millis(20);
 const RETRY_MAX: Duration = Duration::from_secs(1);
+/// How often a relay is looked at that is to leave who takes its output, [`RETRY_MIN`] apart.
+const PARK_LOOKS: u32 = 250;
 
 /// Where output goes.
 struct Way {
     to: NodeNumber,
     /// Whether that is a spool which begins here.
     begins: bool,
+    /// Nobody takes it until it does.
+    held: bool,
+    /// The relay has seen that: no more is acknowledged.
+    parked: bool,
     socket: Option<UnixStream>,
 }
 
@@ -35,9 +42,14 @@ pub(super) struct Streaming {
     steer: UnixStream,
     go: Sender<()>,
     way: Arc<Mutex<Way>>,
+    /// Sees what the relay reads.
+    pub(super) follow: Arc<Follow>,
     /// The copy's standard input, output and error; one when they are a terminal.
     pub(super) keys: Vec<ExternalFd>,
 }
+
+/// That of a copy whose output nobody takes for now.
+pub(super) struct Parked(Arc<Mutex<Way>>);
 
 /// What the standard streams of a copy are to be.
 #[derive(Clone, Copy)]
@@ -84,10 +96,17 @@ impl Streaming {
             None => pipes(wanted.input)?,
         };
         let (owner, relays) = UnixStream::pair()?;
-        let relay = Relay::new(tree, ends, at.now, relays)?;
+        let follow = Arc::new(Follow::new([at.now.output, at.now.error]));
+        let relay = Relay::new(tree, ends, at.now, relays)?.followed(follow.clone());
         let (told, steer) = (Owner::new(owner.try_clone()?), owner.try_clone()?);
         let (go, gone) = channel();
-        let way = Arc::new(Mutex::new(Way { to: birth, begins: false, socket: None }));
+        let way = Arc::new(Mutex::new(Way {
+            to: birth,
+            begins: false,
+            held: false,
+            parked: false,
+            socket: None,
+        }));
         let shared = way.clone();
         let (asks, first) = (events.clone(), at.first);
         let thread = |name: &str| std::thread::Builder::new().name(format!("{name}-{}", tree.id));
@@ -101,7 +120,7 @@ impl Streaming {
                 }
             }
         })?;
-        Ok((Streaming { told, steer, go, way, keys }, fds))
+        Ok((Streaming { told, steer, go, way, follow, keys }, fds))
     }
 
     /// The copy is the tree: what it writes is sent.
@@ -116,16 +135,44 @@ impl Streaming {
         if way.begins {
             return;
         }
-        (way.to, way.begins) = (here, true);
+        (way.to, way.begins, way.held) = (here, true, false);
         if let Some(socket) = &way.socket {
             let _gone = socket.shutdown(Shutdown::Both);
         }
+    }
+
+    /// Has nobody take the output until it is turned: what is acknowledged stays the same.
+    pub(super) fn park(&self) -> Parked {
+        let mut way = self.way.lock().unwrap_or_else(PoisonError::into_inner);
+        way.held = !way.begins;
+        if let Some(socket) = &way.socket {
+            let _gone = socket.shutdown(Shutdown::Both);
+        }
+        Parked(self.way.clone())
+    }
+
+    /// Whether it does.
+    pub(super) fn is_turned(&self) -> bool {
+        self.way.lock().unwrap_or_else(PoisonError::into_inner).begins
     }
 
     /// A relay that is gone answers nothing; what waits for it has a limit.
     pub(super) fn tell(&mut self, steer: Steer) {
         if let Err(error) = self.told.tell(steer) {
             tracing::warn!(%error, ?steer, "a relay is gone");
+        }
+    }
+}
+
+impl Parked {
+    /// Waits until the relay has seen it, not for ever.
+    pub(super) fn wait(&self) {
+        let seen = || self.0.lock().unwrap_or_else(PoisonError::into_inner).parked;
+        for _ in 0..PARK_LOOKS {
+            if seen() {
+                return;
+            }
+            std::thread::sleep(RETRY_MIN);
         }
     }
 }
@@ -184,10 +231,18 @@ fn serve(
     }
     let mut pause = RETRY_MIN;
     loop {
-        let (to, begins) = {
-            let way = way();
-            (way.to, way.begins)
+        let (to, begins, held) = {
+            let mut way = way();
+            way.parked = way.held;
+            (way.to, way.begins, way.held)
         };
+        if held {
+            early = None;
+            if gone.recv_timeout(RETRY_MIN) == Err(RecvTimeoutError::Disconnected) {
+                return;
+            }
+            continue;
+        }
         let from = if begins { relay.acknowledged() } else { first };
         let reached = match early.take() {
             Some((there, socket)) if there == to && !begins => socket,
@@ -197,7 +252,7 @@ fn serve(
             let kept = socket.try_clone()?;
             {
                 let mut way = way();
-                if way.to != to {
+                if way.to != to || way.held {
                     return Ok(Served::Disconnected);
                 }
                 way.socket = Some(kept);

@@ -452,7 +452,6 @@ impl Host {
             return Vec::new();
         };
         let now = self.setup.clock.up();
-        let here = self.setup.node;
         let cut = match &held {
             Ok((_, cut)) => cut.clone(),
             Err(why) => why.cut.clone(),
@@ -462,9 +461,6 @@ impl Host {
             Err(why) if why.stays => self.agent.barred(id, epoch, why.reason, now),
             Err(why) => self.agent.restored(id, epoch, Err(why.reason), now),
             Ok((held, _)) => {
-                if coming.spools {
-                    held.streaming.turn(here);
-                }
                 self.copies.insert(id, held);
                 self.agent.restored(id, epoch, Ok(()), now)
             }

@@ -228,7 +228,7 @@ impl Overlay {
 mod tests {
     use super::*;
     use crate::cell::proto::Tree;
-    use crate::cluster::messages::TreeId;
+    use crate::cluster::messages::{Stretch, TreeId};
     use crate::host::Brought;
     use std::net::{TcpListener, TcpStream};
     use std::sync::Weak;
@@ -249,6 +249,10 @@ mod tests {
         }
 
         fn output(&self, _: NodeNumber, _: Tree, _: [u64; 2]) -> io::Result<UnixStream> {
+            Err(ErrorKind::NotFound.into())
+        }
+
+        fn written(&self, _: NodeNumber, _: TreeId, _: &Stretch) -> io::Result<UnixStream> {
             Err(ErrorKind::NotFound.into())
         }
 

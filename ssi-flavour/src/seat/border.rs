@@ -5,7 +5,7 @@ use super::people::People;
 use super::proto::{Ask, Plan, Tell, Want};
 use super::way::{In, Out, accept, split};
 use crate::cell::proto::Tree;
-use crate::cluster::messages::{ToController, TreeId};
+use crate::cluster::messages::{Stretch, ToController, TreeId};
 use crate::ghost::spool::Spools;
 use crate::host::{Brought, Core, Hands, Heard, Peers};
 use crate::pids::NodeNumber;
@@ -232,6 +232,13 @@ impl Border {
                     }
                 });
             }
+            (Ask::Written { tree, ask }, Some(socket)) => {
+                self.apart(move |hands| {
+                    if let Err(error) = hands.send_output(tree, &ask, socket) {
+                        tracing::warn!(%tree, %error, "output was not sent");
+                    }
+                });
+            }
             (Ask::Carried { tree, version }, Some(socket)) => {
                 self.apart(move |hands| {
                     if let Err(error) = hands.send_carried(tree, version, socket) {
@@ -269,6 +276,7 @@ impl Border {
             }
             (
                 Ask::Image { .. }
+                | Ask::Written { .. }
                 | Ask::Carried { .. }
                 | Ask::Output { .. }
                 | Ask::Attach { .. }
@@ -382,6 +390,10 @@ impl Peers for Border {
             return Ok(other);
         }
         self.reach(&Tell::Output { at, tree, from })
+    }
+
+    fn written(&self, from: NodeNumber, tree: TreeId, ask: &Stretch) -> io::Result<UnixStream> {
+        self.reach(&Tell::Written { from, tree, ask: *ask })
     }
 
     fn packets(&self, to: NodeNumber) -> io::Result<UnixStream> {

@@ -3,7 +3,7 @@
 use super::proto::{Ask, Tell, Want};
 use super::way::{In, Out};
 use crate::cell::proto::Tree;
-use crate::cluster::messages::{ToController, ToNode, TreeId};
+use crate::cluster::messages::{Stretch, ToController, ToNode, TreeId};
 use crate::host::{Brought, Job};
 use crate::pids::NodeNumber;
 use crate::wire::{NodeLooks, Obstacle, Place, TreeUse};
@@ -59,6 +59,17 @@ pub enum Wanted {
         tree: TreeId,
         /// The image.
         version: u64,
+        /// Where to.
+        socket: UnixStream,
+    },
+    /// Fill a socket with a part of a tree's output that another node has.
+    Written {
+        /// The node.
+        from: NodeNumber,
+        /// The tree.
+        tree: TreeId,
+        /// Which part.
+        ask: Stretch,
         /// Where to.
         socket: UnixStream,
     },
@@ -180,6 +191,14 @@ impl Client {
     /// That the agent is gone.
     pub fn image(&self, tree: TreeId, version: u64, to: &UnixStream) -> io::Result<()> {
         self.send(&Ask::Image { tree, version }, Some(to))
+    }
+
+    /// Has a part of a tree's output written to a socket.
+    ///
+    /// # Errors
+    /// That the agent is gone.
+    pub fn written(&self, tree: TreeId, ask: Stretch, to: &UnixStream) -> io::Result<()> {
+        self.send(&Ask::Written { tree, ask }, Some(to))
     }
 
     /// Has the image of a tree that left sent to a node of another cluster, at the other end of a
@@ -317,6 +336,9 @@ fn take(
         (Tell::Image { from, tree, version }, Some(socket)) => {
             Wanted::Image { from, tree, version, socket }
         }
+        (Tell::Written { from, tree, ask }, Some(socket)) => {
+            Wanted::Written { from, tree, ask, socket }
+        }
         (Tell::Carried { from, what }, Some(socket)) => Wanted::Carried { from, what, socket },
         (Tell::Output { at, tree, from }, Some(socket)) => {
             Wanted::Output { at, tree, from, socket }
@@ -325,6 +347,7 @@ fn take(
         (
             Tell::Begun { .. }
             | Tell::Image { .. }
+            | Tell::Written { .. }
             | Tell::Carried { .. }
             | Tell::Output { .. }
             | Tell::Packets { .. },

@@ -4,7 +4,7 @@
 use crate::cell::proto::{Account, Tree};
 use crate::cgroup::Cgroup;
 use crate::cluster::members::Times;
-use crate::cluster::messages::{ToController, ToNode, TreeId};
+use crate::cluster::messages::{Stretch, ToController, ToNode, TreeId};
 use crate::host::{Brought, Job};
 use crate::pids::NodeNumber;
 use crate::wire::{NodeLooks, Place, TreeUse};
@@ -189,6 +189,13 @@ pub(super) enum Ask {
         /// The image.
         version: u64,
     },
+    /// Write a part of a tree's output to the socket that comes along.
+    Written {
+        /// The tree.
+        tree: TreeId,
+        /// Which part.
+        ask: Stretch,
+    },
     /// Write the image of a tree that left to the socket that comes along, which leads to a node of
     /// another cluster.
     Carried {
@@ -235,6 +242,7 @@ impl Ask {
     pub(super) fn fds(&self) -> usize {
         match self {
             Ask::Image { .. }
+            | Ask::Written { .. }
             | Ask::Carried { .. }
             | Ask::Output { .. }
             | Ask::Attach { .. }
@@ -283,6 +291,15 @@ pub(super) enum Tell {
         /// The image.
         version: u64,
     },
+    /// Connect the socket that comes along to what another node has of a tree's output.
+    Written {
+        /// The node.
+        from: NodeNumber,
+        /// The tree.
+        tree: TreeId,
+        /// Which part.
+        ask: Stretch,
+    },
     /// Connect the socket that comes along to the image of a tree that left another cluster.
     Carried {
         /// The node there.
@@ -325,6 +342,7 @@ impl Tell {
     pub(super) fn fds(&self) -> usize {
         match self {
             Tell::Image { .. }
+            | Tell::Written { .. }
             | Tell::Carried { .. }
             | Tell::Output { .. }
             | Tell::Packets { .. } => 1,

@@ -1,6 +1,7 @@
 //! Which nodes fetch copies of checkpoints.
 
 use super::one::Cluster;
+use crate::cluster::members::NodeState;
 use crate::cluster::messages::TreeId;
 use crate::cluster::place::{self, Need, NodeView};
 use crate::cluster::record::Effect;
@@ -17,7 +18,7 @@ const UNHELD_PAUSE: Duration = Duration::from_secs(60);
 impl Cluster {
     /// Has nodes fetch checkpoints that are on fewer than so many, and lets go of older ones.
     pub(super) fn copies(&mut self, copies: usize, now: Millis) -> Vec<Effect> {
-        self.unheld.retain(|_, at| now.since(*at) < UNHELD_PAUSE);
+        self.unheld.retain(|_, (_, at)| now.since(*at) < UNHELD_PAUSE);
         let mut out = self.controller.settle(copies);
         let thin = self.controller.thin(copies);
         if thin.is_empty() {
@@ -62,8 +63,18 @@ impl Cluster {
         let need = Need { vo, cpu_group: Some(group), near: Some(t.birth) };
         let full = busy.iter().filter(|(_, n)| **n >= HOLDS_PER_NODE).map(|(node, _)| *node);
         let failed = self.unheld.keys().filter(|(of, _)| *of == tree).map(|(_, node)| *node);
-        let has = image.nodes.iter().copied().chain([t.node]).chain(full).chain(failed);
-        let has: BTreeSet<NodeNumber> = has.collect();
-        place::hold(views, &need, &has)
+        let not: BTreeSet<NodeNumber> = full.chain(failed).collect();
+        let online = |node: NodeNumber| {
+            let m = self.controller.state().members.node(node);
+            m.is_some_and(|m| m.state == NodeState::Online)
+        };
+        // Who has the image first: only what was written is to be fetched, or part of that.
+        let mut has = image.nodes.iter().copied();
+        let lacks = has.find(|n| {
+            let lasts = !image.brief.contains(n);
+            lasts && !t.has(image, *n) && !not.contains(n) && online(*n)
+        });
+        let has = image.nodes.iter().copied().chain([t.node]).chain(not.iter().copied());
+        lacks.or_else(|| place::hold(views, &need, &has.collect()))
     }
 }

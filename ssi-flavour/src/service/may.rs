@@ -36,6 +36,9 @@ fn refusal(r: &ClusterMay) -> Error {
         Comer::Image { node, version } => Error::denied(format!(
             "{node} has nothing to do with image {version} of tree {tree} of {cluster}"
         )),
+        Comer::Written { node } => Error::denied(format!(
+            "{node} has nothing to do with the output of tree {tree} of {cluster}"
+        )),
         Comer::Carried { node, version, .. } => {
             Error::denied(format!("image {version} of tree {tree} of {cluster} is not for {node}"))
         }
@@ -50,14 +53,19 @@ fn refusal(r: &ClusterMay) -> Error {
     }
 }
 
-/// Allowed: the image to who restores the tree or keeps a copy of that checkpoint; the output to be
-/// brought by who has a copy of the tree, to where it is collected; a ghost of the tree's owner; the
-/// image of a tree that left to who shows the key, for the person whose tree it is.
+/// Allowed: the image to who restores the tree or keeps a copy of that checkpoint; what was written
+/// to who keeps it with one, or has the tree and with it the next spool; the output to be brought
+/// by who has a copy of the tree, to where it is collected; a ghost of the tree's owner; the image
+/// of a tree that left to who shows the key, for the person whose tree it is.
 fn allows(c: &Cluster, tree: TreeId, comer: &Comer, asks: &NodeId) -> bool {
     let t = c.controller.state().trees.tree(tree);
     match comer {
         Comer::Image { node, version } => match (t, c.number(node)) {
             (Some(t), Some(node)) => fetches(t, node, *version),
+            _ => false,
+        },
+        Comer::Written { node } => match (t, c.number(node)) {
+            (Some(t), Some(node)) => keeps(t, node),
             _ => false,
         },
         Comer::Carried { version, key, vo, member, .. } => {
@@ -75,6 +83,11 @@ fn allows(c: &Cluster, tree: TreeId, comer: &Comer, asks: &NodeId) -> bool {
             c.owner(tree).is_some_and(|owner| owner.vo == *vo && owner.member == *member)
         }
     }
+}
+
+fn keeps(t: &Tree, node: NodeNumber) -> bool {
+    let goes_on = t.spool && t.node == node && t.uses(node);
+    goes_on || t.holding.as_ref().is_some_and(|h| h.node == node)
 }
 
 fn fetches(t: &Tree, node: NodeNumber, version: u64) -> bool {

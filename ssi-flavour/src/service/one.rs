@@ -80,8 +80,8 @@ pub(super) struct Cluster {
     pub saved: BTreeMap<TreeId, Millis>,
     /// Why the last move or checkpoint of a tree came to nothing, and when.
     pub trouble: BTreeMap<TreeId, (String, Millis)>,
-    /// When a node failed to fetch a copy of a checkpoint.
-    pub unheld: BTreeMap<(TreeId, NodeNumber), Millis>,
+    /// Why a node failed to fetch a copy of a checkpoint, or what was written by then, and when.
+    pub unheld: BTreeMap<(TreeId, NodeNumber), (String, Millis)>,
     /// Moves and restarts under way that nobody asked for.
     pub own: BTreeMap<TreeId, Own>,
     /// What the cluster did by itself, for the audit.
@@ -311,7 +311,7 @@ impl Cluster {
             }
             TreeRecord::NotHeld { node, reason, .. } => {
                 tracing::info!(cluster = %self.id, %tree, %node, reason, "no copy of a checkpoint");
-                self.unheld.insert((tree, *node), now);
+                self.unheld.insert((tree, *node), (reason.clone(), now));
             }
             TreeRecord::Undoing { reason, .. }
             | TreeRecord::Undone { reason, .. }
@@ -474,6 +474,14 @@ impl Cluster {
         trees.retain(|tree| self.brief.is_young(*tree));
         self.dirty = Dirty { programs, trees, ..Dirty::default() };
         self.units.kept()
+    }
+
+    /// Why the last move or checkpoint of a tree came to nothing, or no other node has that.
+    pub fn trouble_of(&self, tree: TreeId) -> Option<String> {
+        let of = self.unheld.iter().find(|((of, _), _)| *of == tree);
+        let unheld =
+            || of.map(|(_, (why, _))| format!("no copy of its checkpoint was made: {why}"));
+        self.trouble.get(&tree).map(|(why, _)| why.clone()).or_else(unheld)
     }
 
     /// Trees that have not ended.

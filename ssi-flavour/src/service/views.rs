@@ -169,10 +169,10 @@ impl Cluster {
                 version: image.version,
                 bytes: image.bytes,
                 freeze_ms: image.freeze_ms,
-                copies: u32::try_from(self.controller.copies(image)).unwrap_or(u32::MAX),
+                copies: u32::try_from(self.controller.copies(t, image)).unwrap_or(u32::MAX),
             }),
             saving: t.saving.is_some(),
-            trouble: self.trouble.get(&tree).map(|(why, _)| why.clone()).unwrap_or_default(),
+            trouble: self.trouble_of(tree).unwrap_or_default(),
             cut: cut(&t.cut),
             refused: self.over.get(&tree).map(|over| over.refused.clone()).unwrap_or_default(),
         })

@@ -2,6 +2,7 @@
 
 mod files;
 mod limits;
+mod output;
 mod steps;
 mod trouble;
 
@@ -25,7 +26,7 @@ use xos_ssi::cgroup::{Cgroup, Limits};
 use xos_ssi::cluster::controller::Controller;
 use xos_ssi::cluster::interval::Interval;
 use xos_ssi::cluster::members::{Moves, NodeState, Times};
-use xos_ssi::cluster::messages::{End, Fact, ToController, ToNode, TreeId};
+use xos_ssi::cluster::messages::{End, Fact, Stretch, ToController, ToNode, TreeId};
 use xos_ssi::cluster::record::{Effect, State};
 use xos_ssi::cluster::trees::{Owner, TreeState, Wish};
 use xos_ssi::driver::Checkpointer;
@@ -90,6 +91,8 @@ struct Site {
     ends: Mutex<BTreeMap<TreeId, End>>,
     /// Nobody reaches the controller.
     away: AtomicBool,
+    /// Nobody has what others have of output.
+    mute: AtomicBool,
 }
 
 impl Site {
@@ -128,6 +131,14 @@ impl Site {
     /// Whether a node said that nothing of a copy is left.
     fn is_gone(&self, tree: TreeId, epoch: u64) -> bool {
         self.gone.lock().unwrap().contains(&(tree, epoch))
+    }
+
+    /// Nobody reaches what a dead node has.
+    fn lives(&self, number: NodeNumber) -> io::Result<()> {
+        match self.told.lock().unwrap().contains_key(&number) {
+            true => Ok(()),
+            false => Err(io::ErrorKind::NotConnected.into()),
+        }
     }
 
     /// Waits until the controller's state is as wanted.
@@ -236,10 +247,25 @@ impl Peers for Site {
     }
 
     fn output(&self, at: NodeNumber, tree: Tree, from: [u64; 2]) -> io::Result<UnixStream> {
+        self.lives(at)?;
         let (one, other) = UnixStream::pair()?;
         let spools = self.nodes.lock().unwrap()[&at].clone();
         spools.serve(tree, from, one)?;
         Ok(other)
+    }
+
+    fn written(&self, from: NodeNumber, tree: TreeId, ask: &Stretch) -> io::Result<UnixStream> {
+        self.lives(from)?;
+        if self.mute.load(Ordering::SeqCst) {
+            return Err(io::ErrorKind::NotConnected.into());
+        }
+        let (one, mut other) = UnixStream::pair()?;
+        let (spools, ask) = (self.nodes.lock().unwrap()[&from].clone(), *ask);
+        std::thread::spawn(move || {
+            // Who does not want it hangs up.
+            let _gone = spools.send(tree.0, &ask, &mut other);
+        });
+        Ok(one)
     }
 
     /// No tree of these tests comes from another cluster.
@@ -397,6 +423,7 @@ impl Grid {
             ends: Mutex::default(),
             beats: Mutex::default(),
             away: AtomicBool::new(false),
+            mute: AtomicBool::new(false),
         });
         let cell = dir.path().join("cell");
         std::fs::write(&cell, CELL).unwrap();

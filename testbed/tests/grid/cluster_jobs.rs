@@ -75,8 +75,24 @@ fn written(w: &World, job: &str) -> usize {
     if said.code == 0 { counted(&said.out, "a") } else { 0 }
 }
 
+/// Has a unit checkpointed, and waits until both nodes have all that a restart needs.
+fn copied(w: &World, job: &str, number: u64) {
+    let checkpoint = || tree(w, &w.milo, number)["checkpoint"]["version"].as_u64();
+    let before = checkpoint();
+    soon("its person has it checkpointed", || {
+        let asked = w.xos(&w.milo, &["job", "checkpoint", job]);
+        (asked.code == 0).then_some(())
+    });
+    soon("both nodes have a newer checkpoint", || {
+        let t = tree(w, &w.milo, number);
+        let copies = t["checkpoint"]["copies"].as_u64();
+        (checkpoint() > before && copies >= Some(2)).then_some(())
+    });
+}
+
 /// If it failed, a unit that may be checkpointed would be lost with its node, would do its work
-/// twice unseen, or its person would miss some of its output or not be told where it is.
+/// twice unseen, or its person would miss some of its output: with the node where it was born,
+/// which collects that, or with the one that does so after it.
 fn a_unit_goes_on_when_its_node_dies(w: &World) {
     let stop = stop_file("unit");
     let told = format!("STOP={stop}");
@@ -87,7 +103,6 @@ fn a_unit_goes_on_when_its_node_dies(w: &World) {
         all.into_iter().find(|t| t["argv"][2] == PIPELINE && t["state"] == "running")
     });
     let (number, pid) = (t["tree"].as_u64().unwrap(), t["pid"].to_string());
-    // Its output is collected where it was born, which is the node that stays.
     let birth = t["node"].as_str().unwrap().to_owned();
     let away = if birth == N1 { N2 } else { N1 };
     soon("it writes", || (written(w, &job) >= 10).then_some(()));
@@ -96,27 +111,28 @@ fn a_unit_goes_on_when_its_node_dies(w: &World) {
         let said = w.xos(&w.milo, &["cluster", "migrate", CLUSTER, &pid, away]);
         (said.code == 0).then_some(())
     });
-    let checkpoint = || tree(w, &w.milo, number)["checkpoint"]["version"].as_u64();
-    let before = checkpoint();
-    soon("its person has it checkpointed", || {
-        let asked = w.xos(&w.milo, &["job", "checkpoint", &job]);
-        (asked.code == 0).then_some(())
-    });
-    soon("both nodes have a newer checkpoint", || {
-        let t = tree(w, &w.milo, number);
-        let copies = t["checkpoint"]["copies"].as_u64();
-        (checkpoint() > before && copies >= Some(2)).then_some(())
-    });
+    copied(w, &job, number);
     let shown = w.json(&w.milo, &["job", "show", &job]);
     let last = &shown["checkpoints"][0]["version"];
     assert!(last.as_u64().is_some(), "no checkpoint is told of: {shown}");
+    // The node that collects its output dies, and it goes on.
+    let lines = written(w, &job);
+    let dies = host(w, &birth);
+    dies.crash().unwrap();
+    soon_within(SETTLED_MAX, "its output is all where it runs", || {
+        (written(w, &job) > lines).then_some(())
+    });
+    assert_eq!(tree(w, &w.milo, number)["output_at"], away);
+    comes_back(w, dies);
+    // That one collects it now, and runs it, and dies as well.
+    copied(w, &job, number);
+    let lines = written(w, &job);
     let dies = host(w, away);
     dies.crash().unwrap();
     soon_within(SETTLED_MAX, "it runs on the other node", || {
         let t = tree(w, &w.milo, number);
         (t["node"] == birth.as_str() && t["state"] == "running").then_some(())
     });
-    let lines = written(w, &job);
     soon("it writes more", || (written(w, &job) > lines).then_some(()));
     let shown = w.json(&w.milo, &["job", "show", &job]);
     let unit = &units(&shown)[0];

@@ -264,6 +264,9 @@ impl Agent {
                 Wanted::Image { from, tree, version, socket } => {
                     self.fetch_image(from, tree, version, socket).await;
                 }
+                Wanted::Written { from, tree, ask, socket } => {
+                    self.fetch_written(from, tree, ask, socket).await;
+                }
                 Wanted::Carried { from, what, socket } => {
                     self.fetch_carried(&from, *what, socket).await;
                 }

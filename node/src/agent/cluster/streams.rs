@@ -1,5 +1,6 @@
-//! Streams between the nodes of a cluster: images and packets; and the images of programs that go
-//! from one site's cluster to another's. Of output see [`super::relays`].
+//! Streams between the nodes of a cluster: images, what programs wrote, and packets; and the images
+//! of programs that go from one site's cluster to another's. Of output on its way to a spool see
+//! [`super::relays`].
 
 use super::Seated;
 use crate::agent::Agent;
@@ -15,12 +16,12 @@ use xos_net::dial::StreamHandler;
 use xos_net::nodes::Io;
 use xos_net::tls::ALPN_CLUSTER;
 use xos_net::{Caller, frames};
-use xos_ssi::cluster::messages::TreeId;
+use xos_ssi::cluster::messages::{Stretch, TreeId};
 use xos_ssi::host::Brought;
 use xos_ssi::pids::NodeNumber;
 use xos_ssi::wire::{
-    ALPN_CARRIED, ALPN_IMAGE, ALPN_PACKETS, ALPN_RELAY, CarriedOpening, ClusterMay, Comer,
-    ImageOpening, PacketsOpening,
+    ALPN_CARRIED, ALPN_IMAGE, ALPN_PACKETS, ALPN_RELAY, ALPN_WRITTEN, CarriedOpening, ClusterMay,
+    Comer, ImageOpening, PacketsOpening, WrittenOpening,
 };
 
 /// Longest first frame, in bytes.
@@ -36,6 +37,7 @@ const BUFFER: usize = 8 * 1024;
 #[derive(Clone, Copy)]
 enum What {
     Image,
+    Written,
     Carried,
     Relay,
     Packets,
@@ -54,6 +56,7 @@ pub(in crate::agent) fn handlers(
                 let Some(agent) = agent else { return };
                 let served = match what {
                     What::Image => agent.serve_image(&caller, stream).await,
+                    What::Written => agent.serve_written(&caller, stream).await,
                     What::Carried => agent.serve_carried(&caller, stream).await,
                     What::Relay => agent.serve_relays(&caller, stream).await,
                     What::Packets => agent.serve_packets(&caller, stream).await,
@@ -68,6 +71,7 @@ pub(in crate::agent) fn handlers(
     };
     HashMap::from([
         (ALPN_IMAGE.to_vec(), serving(What::Image)),
+        (ALPN_WRITTEN.to_vec(), serving(What::Written)),
         (ALPN_CARRIED.to_vec(), serving(What::Carried)),
         (ALPN_RELAY.to_vec(), serving(What::Relay)),
         (ALPN_PACKETS.to_vec(), serving(What::Packets)),
@@ -140,6 +144,17 @@ impl Agent {
         seated.client.carried(tree, version, &theirs).map_err(|e| broke(&e))?;
         drop(theirs);
         splice_by(BUFFER_IMAGE, stream, ours).await
+    }
+
+    async fn serve_written(&self, caller: &Caller, mut stream: Box<dyn Io>) -> Result<(), Error> {
+        let WrittenOpening { cluster, tree, ask } = opening(&mut stream).await?;
+        let seated = self.neighbour(caller, &cluster)?;
+        let comer = Comer::Written { node: caller.node()?.clone() };
+        self.core()?.call(ClusterMay { cluster, tree, comer }).await?;
+        let (ours, theirs) = UnixStream::pair().map_err(|e| broke(&e))?;
+        seated.client.written(tree, ask, &theirs).map_err(|e| broke(&e))?;
+        drop(theirs);
+        splice(stream, ours).await
     }
 
     /// Takes packets of another node's trees. Which of them count, the core said: no word of it is
@@ -222,6 +237,26 @@ impl Agent {
         };
         if let Err(error) = fetched.await {
             tracing::warn!(%tree, version, %error, "an image was not fetched");
+        }
+    }
+
+    /// Fills a socket with a part of a tree's output that another node has. When it is closed
+    /// early, the agent sees that some is missing.
+    pub(super) async fn fetch_written(
+        &self,
+        from: NodeNumber,
+        tree: TreeId,
+        ask: Stretch,
+        socket: UnixStream,
+    ) {
+        let fetched = async {
+            let (cluster, node) = self.of_number(from)?;
+            let mut stream = self.clustered()?.dialer.node(&node, ALPN_WRITTEN).await?;
+            frames::write(&mut stream, &WrittenOpening { cluster, tree, ask }).await?;
+            splice(stream, socket).await
+        };
+        if let Err(error) = fetched.await {
+            tracing::warn!(%tree, %error, "the output of a tree was not fetched");
         }
     }
 

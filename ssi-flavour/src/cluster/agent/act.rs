@@ -1,6 +1,6 @@
 //! What an agent has its host do.
 
-use crate::cluster::messages::{Image, Outcome, ToController, TreeId};
+use crate::cluster::messages::{Image, Outcome, ToController, TreeId, Written};
 use crate::pids::NodeNumber;
 use std::collections::BTreeSet;
 
@@ -84,9 +84,20 @@ pub enum Act {
         from: BTreeSet<NodeNumber>,
         /// The account whose program it is of.
         owner: u32,
+        /// What of its output is kept as well.
+        output: Option<Written>,
     },
-    /// Send the copy's output to the spool.
+    /// Send the copy's output to a spool here; then [`super::Agent::spooled`].
     Spool {
+        /// The tree.
+        tree: TreeId,
+        /// The copy.
+        epoch: u64,
+        /// What that begins with; none: what is in it.
+        output: Option<Written>,
+    },
+    /// Remove a spool that no copy after this one wrote to, and nobody uses.
+    Unspool {
         /// The tree.
         tree: TreeId,
         /// The copy.

@@ -87,6 +87,14 @@ impl Agent {
         self.say(facts)
     }
 
+    /// A copy's output goes to a spool here.
+    pub fn spooled(&mut self, tree: TreeId, epoch: u64) -> Option<Act> {
+        self.copy(tree, epoch)?;
+        // It is the beginning of that now.
+        self.written.retain(|(of, _)| *of != tree);
+        self.say(vec![Fact::Spooled { tree, epoch }])
+    }
+
     fn not_made(&mut self, (tree, epoch): (TreeId, u64), version: u64, now: Millis) {
         self.copies.remove(&tree);
         // One that it had before stays, in memory only if it was so.

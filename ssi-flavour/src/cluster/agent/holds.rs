@@ -1,7 +1,8 @@
-//! Images of trees that are elsewhere, kept here so that they outlive the node that made them.
+//! Images of trees that are elsewhere, kept here so that they outlive the node that made them, and
+//! what the trees had written by then.
 
 use super::{Act, Agent};
-use crate::cluster::messages::{Fact, TreeId};
+use crate::cluster::messages::{Fact, TreeId, Written};
 use crate::pids::NodeNumber;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeSet;
@@ -20,14 +21,18 @@ impl Agent {
         &mut self,
         (tree, attempt): (TreeId, u64),
         version: u64,
-        (from, owner): (&BTreeSet<NodeNumber>, u32),
+        (from, owner, output): (&BTreeSet<NodeNumber>, u32, Option<&Written>),
         out: &mut Vec<Act>,
         facts: &mut Vec<Fact>,
     ) {
-        if self.images.contains(&(tree, version)) {
-            // One that is in memory only is said to be held once it is on the disk.
-            let lasts = !self.brief.contains(&(tree, version));
-            facts.extend(lasts.then_some(Fact::Holds { tree, version }));
+        let image = (tree, version);
+        if self.brief.contains(&image) && self.images.contains(&image) {
+            // It is said to be held once it is on the disk.
+            return;
+        }
+        let written = self.written.contains(&image);
+        if self.images.contains(&image) && (written || output.is_none()) {
+            facts.push(Fact::Holds { tree, version, output: written });
             return;
         }
         match self.holds.get(&tree) {
@@ -39,30 +44,34 @@ impl Agent {
             }
             _ => {
                 self.holds.insert(tree, Hold { attempt, version, failed: None });
-                let from = from.clone();
-                out.push(Act::Hold { tree, attempt, version, from, owner });
+                let (from, output) = (from.clone(), output.cloned());
+                out.push(Act::Hold { tree, attempt, version, from, owner, output });
             }
         }
     }
 
-    /// An image that was to be kept is here as a whole, or is not, and why. Whether it is still
-    /// wanted the controller says when it hears of it.
+    /// An image that was to be kept is here as a whole, and the output until then if that was to
+    /// be kept (`Ok(true)`); or is not, and why. Whether it is still wanted the controller says
+    /// when it hears of it.
     pub fn held(
         &mut self,
         tree: TreeId,
         attempt: u64,
         version: u64,
-        done: Result<(), String>,
+        done: Result<bool, String>,
     ) -> Option<Act> {
         let mine = |h: &&mut Hold| h.attempt == attempt && h.failed.is_none();
         let fact = match done {
-            Ok(()) => {
+            Ok(output) => {
                 if self.holds.get(&tree).is_some_and(|h| h.version == version) {
                     self.holds.remove(&tree);
                 }
                 self.images.insert((tree, version));
                 self.brief.remove(&(tree, version));
-                Fact::Holds { tree, version }
+                if output {
+                    self.written.insert((tree, version));
+                }
+                Fact::Holds { tree, version, output }
             }
             Err(reason) => {
                 let h = self.holds.get_mut(&tree).filter(mine)?;

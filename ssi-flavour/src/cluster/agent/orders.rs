@@ -42,15 +42,18 @@ impl Agent {
             Order::Save { tree, epoch, version } => {
                 self.save(*tree, *epoch, *version, out, facts);
             }
-            Order::Hold { tree, attempt, version, from, owner } => {
-                self.hold((*tree, *attempt), *version, (from, *owner), out, facts);
+            Order::Hold { tree, attempt, version, from, owner, output } => {
+                let hold = (from, *owner, output.as_ref());
+                self.hold((*tree, *attempt), *version, hold, out, facts);
             }
-            Order::Spool { tree, epoch } => {
+            Order::Spool { tree, epoch, output } => {
                 let (tree, epoch) = (*tree, *epoch);
                 if self.copy(tree, epoch).is_some() {
-                    out.push(Act::Spool { tree, epoch });
-                    facts.push(Fact::Spooled { tree, epoch });
+                    out.push(Act::Spool { tree, epoch, output: output.clone() });
                 }
+            }
+            Order::Unspool { tree, epoch } => {
+                out.push(Act::Unspool { tree: *tree, epoch: *epoch });
             }
             Order::Finish { tree, outcome } => {
                 out.push(Act::Finish { tree: *tree, outcome: outcome.clone() });
@@ -62,6 +65,7 @@ impl Agent {
                 if part {
                     self.holds.remove(tree);
                 }
+                self.written.remove(&(*tree, *version));
                 self.brief.remove(&(*tree, *version));
                 if self.images.remove(&(*tree, *version)) || part {
                     out.push(Act::Discard { tree: *tree, version: *version });

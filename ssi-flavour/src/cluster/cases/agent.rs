@@ -169,7 +169,8 @@ fn a_copy_of_an_image_is_fetched_once_and_let_go_when_it_is_not_wanted() {
     let mut a = agent();
     let hold = |attempt| {
         let from = BTreeSet::from([n(2)]);
-        Order::Hold { tree: T, attempt, version: 4, from, owner: 70_007 }
+        let output = Some(written());
+        Order::Hold { tree: T, attempt, version: 4, from, owner: 70_007, output }
     };
     let acts = order(&mut a, 1, hold(1));
     assert!(matches!(acts[..], [Act::Hold { tree: T, attempt: 1, version: 4, .. }]), "{acts:?}");
@@ -183,9 +184,13 @@ fn a_copy_of_an_image_is_fetched_once_and_let_go_when_it_is_not_wanted() {
     let acts = a.restarted(Millis(5));
     assert!(format!("{acts:?}").contains("NotHeld"), "{acts:?}");
     order(&mut a, 6, hold(3));
-    let holds = say(Fact::Holds { tree: T, version: 4 });
-    assert_eq!(a.held(T, 3, 4, Ok(())), Some(holds.clone()));
-    assert_eq!(order(&mut a, 7, hold(4)), [holds]);
+    // The image alone is not all that a restart needs.
+    let image = say(Fact::Holds { tree: T, version: 4, output: false });
+    assert_eq!(a.held(T, 3, 4, Ok(false)), Some(image));
+    assert_eq!(order(&mut a, 7, hold(4)).len(), 1);
+    let holds = say(Fact::Holds { tree: T, version: 4, output: true });
+    assert_eq!(a.held(T, 4, 4, Ok(true)), Some(holds.clone()));
+    assert_eq!(order(&mut a, 7, hold(5)), [holds]);
     let beat = format!("{:?}", a.beat(Millis(8)));
     assert!(beat.contains("images: [(TreeId(1), 4)]"), "{beat}");
     let discard = || Order::Discard { tree: T, version: 4 };
@@ -212,7 +217,8 @@ fn what_lasts_is_all_that_a_new_start_knows() {
     order(&mut a, 1, Order::Save { tree: T, epoch: 1, version: 3 });
     a.saved(T, 1, 3, Ok(image(3, 1)));
     let from = BTreeSet::from([n(2)]);
-    let hold = Order::Hold { tree: TreeId(9), attempt: 1, version: 4, from, owner: 70_007 };
+    let (owner, output) = (70_007, None);
+    let hold = Order::Hold { tree: TreeId(9), attempt: 1, version: 4, from, owner, output };
     order(&mut a, 2, hold);
     let mut kept: Agent =
         serde_json::from_str(&serde_json::to_string(&a.lasting()).unwrap()).unwrap();
@@ -246,9 +252,10 @@ fn what_is_in_memory_only_is_not_said_to_be_held() {
     a.dumped(T, 1, 2, Ok(image));
     assert_eq!(a.brief().collect::<Vec<_>>(), [(T, 2)]);
     let (from, owner) = (BTreeSet::from([n(3)]), 70_007);
-    let hold = Order::Hold { tree: T, attempt: 1, version: 2, from, owner };
+    let hold = Order::Hold { tree: T, attempt: 1, version: 2, from, owner, output: None };
     assert_eq!(order(&mut a, 2, hold), []);
-    assert_eq!(a.held(T, 0, 2, Ok(())), Some(say(Fact::Holds { tree: T, version: 2 })));
+    let holds = say(Fact::Holds { tree: T, version: 2, output: false });
+    assert_eq!(a.held(T, 0, 2, Ok(false)), Some(holds));
     assert_eq!(a.brief().count(), 0);
     let mut other = a.clone();
     a.rebooted();

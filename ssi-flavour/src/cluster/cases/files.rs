@@ -15,7 +15,7 @@ fn barred(epoch: u64) -> Fact {
 fn restarting() -> Desk {
     let mut d = Desk::new(true);
     d.saved(1);
-    d.fact(3, Fact::Holds { tree: T, version: 1 });
+    d.fact(3, Fact::Holds { tree: T, version: 1, output: true });
     d.pass(9_000, &[2, 3]);
     d.c.restart(T, n(3), d.now).unwrap();
     d

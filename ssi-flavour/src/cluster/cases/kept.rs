@@ -12,11 +12,11 @@ fn a_checkpoint_is_copied_and_the_one_before_stays_until_then() {
     assert_eq!(d.c.thin(2), [], "somebody is at it");
     let from = BTreeSet::from([n(1)]);
     let hold = |attempt, version| {
-        let from = from.clone();
-        Order::Hold { tree: T, attempt, version, from, owner: 70_007 }
+        let (from, output) = (from.clone(), Some(written()));
+        Order::Hold { tree: T, attempt, version, from, owner: 70_007, output }
     };
     assert_eq!(d.beat(2), [hold(1, 1)]);
-    d.fact(2, Fact::Holds { tree: T, version: 1 });
+    d.fact(2, Fact::Holds { tree: T, version: 1, output: true });
     assert_eq!((d.beat(2), d.c.thin(2)), (Vec::new(), Vec::new()));
     d.saved(2);
     d.c.settle(2);
@@ -31,7 +31,7 @@ fn a_checkpoint_is_copied_and_the_one_before_stays_until_then() {
     d.restart_controller();
     d.beat(3);
     assert_eq!(d.beat(3), [hold(3, 2)]);
-    d.fact(3, Fact::Holds { tree: T, version: 2 });
+    d.fact(3, Fact::Holds { tree: T, version: 2, output: true });
     d.c.settle(2);
     assert_eq!(d.tree().previous, None);
     // All who have it are told when it is not wanted any more.
@@ -51,7 +51,7 @@ fn without_the_last_checkpoint_the_one_before_is_restarted() {
     let mut d = Desk::new(true);
     d.saved(1);
     d.c.hold(T, n(2), d.now).unwrap();
-    d.fact(2, Fact::Holds { tree: T, version: 1 });
+    d.fact(2, Fact::Holds { tree: T, version: 1, output: true });
     d.saved(2);
     d.c.settle(2);
     d.pass(9_000, &[2, 3]);
@@ -60,6 +60,7 @@ fn without_the_last_checkpoint_the_one_before_is_restarted() {
     d.c.restart(T, n(3), d.now).unwrap();
     let mut old = image(1, 1);
     old.nodes.insert(n(2));
+    old.written.insert(n(2));
     assert_eq!(d.beat(3), [restore(2, old, true)]);
 }
 
@@ -140,7 +141,8 @@ fn an_image_in_memory_only_takes_no_checkpoints_place() {
     for (node, brief) in [(2, BTreeSet::from([n(1)])), (1, none)] {
         d.c.settle(2);
         assert!(d.tree().previous.as_ref().is_some_and(|c| c.version == 1), "it stays");
-        d.fact(node, Fact::Holds { tree: T, version: 2 });
+        // What was written is where the tree was born.
+        d.fact(node, Fact::Holds { tree: T, version: 2, output: node == 2 });
         assert_eq!(last(&d), (both.clone(), brief));
     }
     d.c.settle(2);

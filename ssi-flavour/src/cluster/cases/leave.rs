@@ -44,7 +44,7 @@ fn a_tree_that_leaves_stops_for_good_or_goes_on() {
 fn what_did_not_get_away_in_time_goes_on_from_a_checkpoint() {
     let mut d = Desk::new(true);
     d.saved(1);
-    d.fact(2, Fact::Holds { tree: T, version: 1 });
+    d.fact(2, Fact::Holds { tree: T, version: 1, output: true });
     d.c.leave(T, d.now).unwrap();
     d.dumped(2, 2);
     d.pass(20_000, &[2, 3]);

@@ -4,30 +4,36 @@
 use super::trees::{describe, serves};
 use super::{Controller, Refused};
 use crate::cluster::members::NodeState;
-use crate::cluster::messages::{Image, TreeId};
+use crate::cluster::messages::{Image, Order, TreeId};
 use crate::cluster::record::Effect;
 use crate::cluster::trees::{Tree, TreeRecord, TreeState};
 use crate::pids::NodeNumber;
 use std::collections::BTreeSet;
 use xos_base::Millis;
 
+/// Most spools of a node that are removed at a time; the others are named again.
+const SPOOLS_MAX: usize = 1024;
+
 impl Controller {
-    /// How many nodes that work in the cluster have an image.
-    pub fn copies(&self, image: &Image) -> usize {
-        self.working(&image.nodes)
+    /// How many nodes that work in the cluster have all that a restart from an image needs.
+    pub fn copies(&self, t: &Tree, image: &Image) -> usize {
+        image.nodes.iter().filter(|n| self.works(**n) && t.has(image, **n)).count()
     }
 
-    fn working(&self, nodes: &BTreeSet<NodeNumber>) -> usize {
-        let members = &self.state.members;
-        let works = |n: &&NodeNumber| members.node(**n).is_some_and(|m| m.state.has_term());
-        nodes.iter().filter(works).count()
+    fn works(&self, node: NodeNumber) -> bool {
+        self.state.members.node(node).is_some_and(|m| m.state.has_term())
     }
 
     /// The trees that run whose last checkpoint is on fewer nodes than so many, and that no node
     /// fetches.
     pub fn thin(&self, copies: usize) -> Vec<TreeId> {
         let thin = |t: &Tree| {
-            let few = |image: &Image| !image.shared && self.copies(image) < copies;
+            let few = |image: &Image| {
+                // What is in memory only is written down first, and what was written kept then.
+                let there = image.nodes.iter().filter(|n| self.works(**n)).count();
+                let whole = !image.brief.is_empty() || self.copies(t, image) >= copies;
+                !image.shared && (there < copies || !whole)
+            };
             let runs = matches!(t.state, TreeState::Running);
             t.restartable && runs && t.holding.is_none() && t.checkpoint.as_ref().is_some_and(few)
         };
@@ -35,7 +41,8 @@ impl Controller {
         trees.filter(|(_, t)| thin(t)).map(|(tree, _)| tree).collect()
     }
 
-    /// Has a node fetch a copy of a tree's last checkpoint.
+    /// Has a node fetch a copy of a tree's last checkpoint, and what the tree had written by then:
+    /// what of it the node has not yet.
     ///
     /// # Errors
     /// [`Refused`] with what is in the way.
@@ -52,8 +59,11 @@ impl Controller {
         };
         let refused = |reason| Refused::Node { tree, reason };
         let on = self.member(tree, node)?;
-        if image.nodes.contains(&node) {
+        if t.has(image, node) {
             return Err(Refused::There { tree, node: on.id.to_string() });
+        }
+        if image.brief.contains(&node) {
+            return Err(refused(format!("{} is writing it to its disk", on.id)));
         }
         if on.state != NodeState::Online {
             return Err(refused(format!("{} is {}", on.id, on.state)));
@@ -93,8 +103,31 @@ impl Controller {
             m.is_some_and(|m| m.state != NodeState::Possible)
         };
         let old: BTreeSet<NodeNumber> = before.nodes.iter().filter(stays).copied().collect();
-        let covered = !before.shared && old.is_subset(&kept);
-        last.shared || covered || self.working(&kept) >= copies
+        let whole = |n: &NodeNumber| kept.contains(n) && t.has(last, *n);
+        let covered = !before.shared && old.iter().all(whole);
+        let whole = kept.iter().filter(|n| self.works(**n) && t.has(last, **n)).count();
+        last.shared || covered || whole >= copies
+    }
+
+    /// Has a node that was away remove spools that are not those of their trees any more. Those of
+    /// trees that are over stay for as long as there is room: what was lost may be asked for.
+    pub(super) fn unspool(
+        &self,
+        from: NodeNumber,
+        trees: &[(TreeId, u64)],
+        out: &mut Vec<Effect>,
+    ) {
+        let stale = |tree: &TreeId| {
+            // That of a tree whose last one is lost may be gone on with.
+            let t = self.state.trees.tree(*tree);
+            t.is_some_and(|t| t.last_home() != from)
+        };
+        let stale = trees.iter().filter(|(tree, _)| stale(tree)).take(SPOOLS_MAX);
+        let unspool = stale.map(|(tree, epoch)| Order::Unspool { tree: *tree, epoch: *epoch });
+        let orders: Vec<Order> = unspool.collect();
+        if !orders.is_empty() {
+            self.tell(from, orders, out);
+        }
     }
 
     /// Whether a node that is heard has an image.

@@ -1,8 +1,13 @@
 //! A node: processes that count, under an agent.
 
+mod output;
+
 use super::Dice;
+use super::spools::{Part, Spools};
 use crate::cluster::agent::{Act, Agent};
-use crate::cluster::messages::{End, FORSAKEN, Image, Offsets, Outcome, ToController, TreeId};
+use crate::cluster::messages::{
+    End, FORSAKEN, Image, Line, Offsets, Outcome, ToController, TreeId, Written,
+};
 use crate::pids::NodeNumber;
 use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, BTreeSet};
@@ -20,6 +25,8 @@ pub(super) struct Proc {
     pub(super) written: u64,
     pub(super) acked: u64,
     pub(super) spool: bool,
+    /// What it writes is kept here as well.
+    follow: bool,
 }
 
 #[derive(Clone)]
@@ -29,7 +36,24 @@ enum Work {
     Dump { attempt: u64, version: u64 },
     Restore { image: Image },
     Save { version: u64, written: u64 },
-    Hold { attempt: u64, version: u64, from: BTreeSet<NodeNumber> },
+    Hold { attempt: u64, version: u64, from: BTreeSet<NodeNumber>, output: Option<Kept> },
+    Spool { output: Option<Written> },
+}
+
+/// Output that is to be kept, and from where on a copy here keeps what it writes.
+#[derive(Clone)]
+struct Kept {
+    written: Written,
+    /// Which copy, and where it was.
+    tail: Option<(u64, u64)>,
+}
+
+/// Whom a node reaches.
+pub(super) struct Near<'a> {
+    /// Whether one of the nodes has an image.
+    pub(super) image: &'a dyn Fn(TreeId, u64, &BTreeSet<NodeNumber>) -> bool,
+    /// Output up to an offset, from the first of the nodes that has it.
+    pub(super) output: &'a dyn Fn(TreeId, &[NodeNumber], Line, u64) -> Option<Part>,
 }
 
 #[derive(Clone)]
@@ -54,6 +78,13 @@ pub(super) struct Node {
     pub(super) procs: BTreeMap<TreeId, Proc>,
     pub(super) ghosts: BTreeSet<TreeId>,
     pub(super) disk: BTreeSet<(TreeId, u64)>,
+    pub(super) spools: Spools,
+    /// Trees of which a spool was here when the node was started.
+    left: BTreeSet<TreeId>,
+    /// Copies whose spools were to be here, and began with all that the tree had written, or not.
+    pub(super) adopted: BTreeMap<TreeId, bool>,
+    /// Copies whose output goes to spools here since then.
+    pub(super) turned: Vec<(TreeId, u64)>,
     jobs: Vec<Job>,
     frozen: bool,
     freeze_at: Option<u64>,
@@ -73,6 +104,7 @@ pub(super) enum Leaves {
 impl Node {
     pub(super) fn new(number: NodeNumber, lease: Duration, obeys: bool, dice: &mut Dice) -> Node {
         let (procs, ghosts, disk, jobs, freeze_at) = Default::default();
+        let (spools, left, adopted, turned) = Default::default();
         Node {
             number,
             agent: Agent::new(lease),
@@ -84,6 +116,10 @@ impl Node {
             procs,
             ghosts,
             disk,
+            spools,
+            left,
+            adopted,
+            turned,
             jobs,
             frozen: true,
             freeze_at,
@@ -107,6 +143,7 @@ impl Node {
         self.ghosts.clear();
         self.agent = self.agent.lasting();
         self.agent.rebooted();
+        self.left = self.spools.trees().into_iter().collect();
         (self.frozen, self.freeze_at) = (true, None);
         (self.up, self.wake_at) = (false, wake_at);
     }
@@ -115,6 +152,7 @@ impl Node {
     pub(super) fn die(&mut self) {
         self.crash(u64::MAX);
         self.disk.clear();
+        self.spools = Spools::default();
         self.dead = true;
     }
 
@@ -147,7 +185,8 @@ impl Node {
             Act::Start { tree, epoch } => {
                 if let Entry::Vacant(place) = self.procs.entry(tree) {
                     let (running, spool, written, acked) = (true, false, 0, 0);
-                    place.insert(Proc { epoch, running, written, acked, spool });
+                    let follow = false;
+                    place.insert(Proc { epoch, running, written, acked, spool, follow });
                     out.push(Leaves::Started(tree));
                 }
                 self.job(t, dice.below(300), tree, epoch, Work::Started);
@@ -184,13 +223,23 @@ impl Node {
                     self.job(t, 50 + dice.below(500), tree, epoch, work);
                 }
             }
-            Act::Hold { tree, attempt, version, from, .. } => {
-                let work = Work::Hold { attempt, version, from };
+            Act::Hold { tree, attempt, version, from, output, .. } => {
+                let tail = self.procs.get(&tree).map(|p| (p.epoch, p.written));
+                let output = output.map(|written| Kept { written, tail });
+                let work = Work::Hold { attempt, version, from, output };
                 self.job(t, 50 + dice.below(1500), tree, 0, work);
             }
-            Act::Spool { tree, epoch } => {
-                if let Some(p) = self.proc(tree, epoch) {
-                    p.spool = true;
+            Act::Spool { tree, epoch, output } => {
+                let at = |j: &Job| j.tree == tree && j.epoch == epoch;
+                if !self.jobs.iter().any(|j| at(j) && matches!(j.work, Work::Spool { .. })) {
+                    self.job(t, dice.below(300), tree, epoch, Work::Spool { output });
+                }
+            }
+            Act::Unspool { tree, epoch } => {
+                self.left.remove(&tree);
+                let used = self.procs.get(&tree).is_some_and(|p| p.spool);
+                if !used && self.spools.line(tree) <= epoch {
+                    self.spools.unspool(tree);
                 }
             }
             Act::Finish { tree, outcome } => {
@@ -207,6 +256,12 @@ impl Node {
             Act::Abandon => self.ghosts.clear(),
             Act::Discard { tree, version } => {
                 self.disk.remove(&(tree, version));
+                if !self.agent.keeps_some(tree) {
+                    self.spools.let_go(tree);
+                    if let Some(p) = self.procs.get_mut(&tree) {
+                        p.follow = false;
+                    }
+                }
             }
             Act::Freeze if !self.obeys => {}
             // Within the time that a node has for it.
@@ -217,6 +272,11 @@ impl Node {
             Act::Thaw => (self.frozen, self.freeze_at) = (false, None),
             Act::Say(m) => out.push(Leaves::Say(m)),
         }
+    }
+
+    /// Spools of before; which they are stands for who wrote to them last.
+    fn left_spools(&self) -> Vec<(TreeId, u64)> {
+        self.left.iter().map(|tree| (*tree, self.spools.line(*tree))).collect()
     }
 
     fn proc(&mut self, tree: TreeId, epoch: u64) -> Option<&mut Proc> {
@@ -232,7 +292,7 @@ impl Node {
         &mut self,
         (t, passed): (u64, u64),
         goals: &BTreeMap<TreeId, u64>,
-        reaches: impl Fn(TreeId, u64, &BTreeSet<NodeNumber>) -> bool,
+        near: &Near<'_>,
         rough: bool,
         dice: &mut Dice,
     ) -> Vec<Leaves> {
@@ -252,7 +312,7 @@ impl Node {
         let (due, later): (Vec<Job>, Vec<Job>) = jobs.into_iter().partition(|j| j.due <= t);
         self.jobs = later;
         for job in due {
-            let acts = self.done(&job, t, &reaches, rough && dice.chance(8), dice, &mut out);
+            let acts = self.done(&job, t, near, rough && dice.chance(8), dice, &mut out);
             out.extend(self.act(acts, t, dice));
         }
         let ended: Vec<(TreeId, u64)> = self
@@ -274,6 +334,7 @@ impl Node {
             self.next_beat = t + 500;
             let mut acts = self.agent.beat(now);
             acts.extend(self.agent.stands(self.ghosts.iter().copied().collect()));
+            acts.extend(self.agent.left(self.left_spools()));
             out.extend(self.act(acts, t, dice));
         }
         out
@@ -303,7 +364,7 @@ impl Node {
         &mut self,
         job: &Job,
         t: u64,
-        reaches: &impl Fn(TreeId, u64, &BTreeSet<NodeNumber>) -> bool,
+        near: &Near<'_>,
         unlucky: bool,
         dice: &mut Dice,
         out: &mut Vec<Leaves>,
@@ -347,29 +408,66 @@ impl Node {
             }
             Work::Restore { image } => {
                 let here = self.disk.contains(&(tree, image.version));
-                let given = || image.shared || reaches(tree, image.version, &image.nodes);
+                let given = || image.shared || (near.image)(tree, image.version, &image.nodes);
                 let fetched =
                     if here || given() { luck } else { Err("no node has the image".to_owned()) };
                 if fetched.is_ok() {
                     let written = image.output.out;
-                    let (running, spool, acked) = (false, false, written);
-                    self.procs.insert(tree, Proc { epoch, running, written, acked, spool });
+                    let (running, spool, acked, follow) = (false, false, written, false);
+                    let p = Proc { epoch, running, written, acked, spool, follow };
+                    self.procs.insert(tree, p);
                     self.disk.insert((tree, image.version));
                     out.push(Leaves::Restored(tree, written));
                 }
                 self.agent.restored(tree, epoch, fetched, now).into_iter().collect()
             }
-            Work::Hold { attempt, version, from } => {
+            Work::Hold { attempt, version, from, output } => {
                 let here = self.disk.contains(&(tree, *version));
-                let fetched = if here || reaches(tree, *version, from) {
+                let mut fetched = if here || (near.image)(tree, *version, from) {
                     luck
                 } else {
                     Err("no node has the image".to_owned())
                 };
                 if fetched.is_ok() {
                     self.disk.insert((tree, *version));
+                    if let Some(kept) = output
+                        && !self.keep(tree, kept, near)
+                    {
+                        if t < since + DRAIN_MS {
+                            self.jobs.push(Job { due: t + 100, ..job.clone() });
+                            return Vec::new();
+                        }
+                        fetched = Err("no node has the output".to_owned());
+                    }
                 }
+                let fetched = fetched.map(|()| output.is_some());
                 self.agent.held(tree, *attempt, *version, fetched).into_iter().collect()
+            }
+            Work::Spool { output } => {
+                let Some((acked, written)) = self.proc(tree, epoch).map(|p| (p.acked, p.written))
+                else {
+                    return Vec::new();
+                };
+                let has = (acked, written);
+                if !self.procs[&tree].spool && !self.adopt(tree, output.as_ref(), has, near) {
+                    if t < since + DRAIN_MS {
+                        self.jobs.push(Job { due: t + 100, ..job.clone() });
+                        return Vec::new();
+                    }
+                    self.spools.unspool(tree);
+                    self.spools.let_go(tree);
+                    self.spools.open(tree, acked);
+                    if let Some(output) = output {
+                        self.spools.renew(tree, output.line.number + 1);
+                    }
+                    self.adopted.insert(tree, false);
+                }
+                if let Some(p) = self.proc(tree, epoch) {
+                    (p.spool, p.follow) = (true, false);
+                }
+                self.left.remove(&tree);
+                self.turned.push((tree, epoch));
+                self.agent.spooled(tree, epoch).into_iter().collect()
             }
         }
     }
@@ -384,13 +482,14 @@ impl Node {
             still_ms: 30,
             nodes: BTreeSet::from([self.number]),
             shared: dice.chance(50),
+            written: BTreeSet::new(),
             brief: BTreeSet::new(),
         }
     }
 
-    /// Output was taken.
-    pub(super) fn acked(&mut self, tree: TreeId, epoch: u64, received: u64) {
-        if let Some(p) = self.proc(tree, epoch) {
+    /// Output was taken; `spool`: by one that the copy turned to.
+    pub(super) fn acked(&mut self, tree: TreeId, epoch: u64, (received, spool): (u64, bool)) {
+        if let Some(p) = self.proc(tree, epoch).filter(|p| p.spool == spool) {
             p.acked = p.acked.max(received.min(p.written));
         }
     }

@@ -4,13 +4,14 @@ mod asked;
 mod checks;
 mod young;
 
-use super::node::{Leaves, Node};
+use super::node::{Leaves, Near, Node, Proc};
+use super::spools::Spools;
 use super::{Dice, Rules};
 use crate::cluster::controller::Controller;
 use crate::cluster::cost::Costs;
 use crate::cluster::interval::Interval;
 use crate::cluster::members::{MemberRecord, Moves, NodeState, Times};
-use crate::cluster::messages::{End, Outcome, ToController, ToNode, TreeId};
+use crate::cluster::messages::{End, Line, Outcome, ToController, ToNode, TreeId};
 use crate::cluster::output::{Intake, Taken};
 use crate::cluster::record::{Effect, Record, State};
 use crate::cluster::trees::{Owner, Tree, TreeRecord, TreeState, Trees, Wish};
@@ -40,7 +41,7 @@ enum Mail {
     Up(NodeNumber, ToController),
     Down(NodeNumber, ToNode),
     Output { by: NodeNumber, tree: TreeId, epoch: u64, from: u64, len: u64, spool: bool },
-    Taken { by: NodeNumber, tree: TreeId, epoch: u64, received: u64 },
+    Taken { by: NodeNumber, tree: TreeId, epoch: u64, received: u64, spool: bool },
 }
 
 pub(super) struct World {
@@ -81,7 +82,14 @@ pub(super) struct World {
     copied: BTreeSet<TreeId>,
     goals: BTreeMap<TreeId, u64>,
     births: BTreeMap<TreeId, NodeNumber>,
+    /// What who follows them has.
     intakes: BTreeMap<TreeId, Intake>,
+    /// The last copies that turned to another spool, and where that is.
+    homes: BTreeMap<TreeId, (u64, NodeNumber)>,
+    /// Trees that lost what they had written: nobody that could be reached had it.
+    lossy: BTreeSet<TreeId>,
+    /// Trees whose spools were lost, and are whole.
+    taken: BTreeSet<TreeId>,
     started: BTreeSet<TreeId>,
     finished: BTreeMap<TreeId, Outcome>,
 }
@@ -97,6 +105,7 @@ impl World {
         let controller = Controller::new(State::default(), times, Millis(0));
         let (log, mail, cut, goals, births, intakes, started, finished) = Default::default();
         let (known, killed, copied) = Default::default();
+        let (homes, lossy, taken) = Default::default();
         let (young, aside, over, given, forsaken) = Default::default();
         let mut world = World {
             dice,
@@ -125,6 +134,9 @@ impl World {
             goals,
             births,
             intakes,
+            homes,
+            lossy,
+            taken,
             started,
             finished,
         };
@@ -316,9 +328,9 @@ impl World {
                 Mail::Output { by, tree, epoch, from, len, spool } => {
                     self.output(by, (tree, epoch), from, len, spool);
                 }
-                Mail::Taken { by, tree, epoch, received } => {
+                Mail::Taken { by, tree, epoch, received, spool } => {
                     if self.nodes[&by].up {
-                        self.nodes.get_mut(&by).unwrap().acked(tree, epoch, received);
+                        self.nodes.get_mut(&by).unwrap().acked(tree, epoch, (received, spool));
                     }
                 }
             }
@@ -336,7 +348,11 @@ impl World {
         let birth = self.births[&tree];
         let near = birth == by && self.nodes[&birth].up;
         let ghost = (near || self.reached(birth)) && self.nodes[&birth].ghosts.contains(&tree);
-        if !spool && !ghost {
+        // What a copy sent that is gone is not heard any more: its line is.
+        let turned = |p: &Proc| p.epoch == epoch && p.spool;
+        let live = self.nodes[&by].procs.get(&tree).is_some_and(turned);
+        let heard = if spool { live } else { ghost };
+        if !heard {
             return;
         }
         let intake = self.intakes.entry(tree).or_default();
@@ -350,8 +366,12 @@ impl World {
             }
             Taken::Known => {}
         }
-        let received = intake.received;
-        let taken = Mail::Taken { by, tree, epoch, received };
+        let at = if spool { by } else { birth };
+        let kept = self.nodes.get_mut(&at).unwrap().spools.open(tree, from);
+        assert!(from <= kept.ends, "tree {tree}: {at} lacks {} to {from}", kept.ends);
+        kept.ends = kept.ends.max(from + len);
+        let received = kept.ends;
+        let taken = Mail::Taken { by, tree, epoch, received, spool };
         if near || spool {
             self.mail.push((self.t + 1, taken));
         } else {
@@ -404,13 +424,33 @@ impl World {
                 all.filter(|m| self.reached(*m) && !self.cut.contains(&n)).collect();
             let disks: BTreeMap<NodeNumber, BTreeSet<(TreeId, u64)>> =
                 near.iter().map(|m| (*m, self.nodes[m].disk.clone())).collect();
-            let reaches = |tree: TreeId, version: u64, from: &BTreeSet<NodeNumber>| {
+            let spools: BTreeMap<NodeNumber, Spools> =
+                near.iter().map(|m| (*m, self.nodes[m].spools.clone())).collect();
+            let image = |tree: TreeId, version: u64, from: &BTreeSet<NodeNumber>| {
                 let mut disks = from.iter().filter_map(|m| disks.get(m));
                 disks.any(|disk| disk.contains(&(tree, version)))
             };
+            let output = |tree: TreeId, at: &[NodeNumber], line: Line, upto: u64| {
+                let mut from = at.iter().filter(|m| **m != n).filter_map(|m| spools.get(m));
+                from.find_map(|of| of.gives(tree, line, upto))
+            };
+            let near = Near { image: &image, output: &output };
             let node = self.nodes.get_mut(&n).unwrap();
             let time = (self.t, passed);
-            let out = node.live(time, &self.goals, reaches, self.rough, &mut self.dice);
+            let out = node.live(time, &self.goals, &near, self.rough, &mut self.dice);
+            let node = self.nodes.get_mut(&n).unwrap();
+            let (adopted, turned) =
+                (std::mem::take(&mut node.adopted), std::mem::take(&mut node.turned));
+            for (tree, epoch) in turned {
+                let home = self.homes.entry(tree).or_insert((epoch, n));
+                if epoch >= home.0 {
+                    *home = (epoch, n);
+                }
+            }
+            for (tree, whole) in adopted {
+                let set = if whole { &mut self.taken } else { &mut self.lossy };
+                set.insert(tree);
+            }
             self.leaves(n, out);
         }
     }

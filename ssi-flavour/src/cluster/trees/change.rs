@@ -1,7 +1,7 @@
 //! What the records change.
 
 use super::{CUT_MAX, CUT_NAMES_MAX, Holding, Step, Tree, TreeRecord, TreeState, Trees, Wish};
-use crate::cluster::messages::{CutFile, Image};
+use crate::cluster::messages::{CutFile, Image, Line};
 use crate::pids::NodeNumber;
 
 impl Trees {
@@ -52,7 +52,7 @@ impl Trees {
 fn new(root: i32, wish: &Wish, birth: NodeNumber, node: NodeNumber) -> Tree {
     let (checkpoint, previous, holding, holds) = Default::default();
     let (saving, spooled, tries, versions) = Default::default();
-    let (barred, as_is, cut) = Default::default();
+    let (barred, as_is, cut, home, homeless, line) = Default::default();
     Tree {
         root,
         owner: wish.owner.clone(),
@@ -72,6 +72,9 @@ fn new(root: i32, wish: &Wish, birth: NodeNumber, node: NodeNumber) -> Tree {
         saving,
         spool: false,
         spooled,
+        home,
+        homeless,
+        line,
         tries,
         barred,
         as_is,
@@ -192,11 +195,11 @@ fn change(t: &mut Tree, r: &TreeRecord) {
             t.holds += 1;
             t.holding = Some(Holding { node: *node, attempt: t.holds, since: *at });
         }
-        TreeRecord::Held { version, node, .. } => held(t, *version, *node),
+        TreeRecord::Held { version, node, written, .. } => held(t, *version, *node, *written),
         TreeRecord::NotHeld { .. } => t.holding = None,
         TreeRecord::Settled { .. } => t.previous = None,
-        TreeRecord::Orphaned { .. } => t.spool = true,
-        TreeRecord::Spooled { .. } => t.spooled = Some(t.epoch),
+        TreeRecord::Orphaned { .. } => (t.spool, t.homeless) = (true, true),
+        TreeRecord::Spooled { .. } => spooled(t),
         TreeRecord::Ended { end, .. } => {
             rest(t);
             t.state = TreeState::Ended(*end);
@@ -250,16 +253,35 @@ fn supersede(t: &mut Tree, image: Image) {
     };
 }
 
-fn held(t: &mut Tree, version: u64, node: NodeNumber) {
+/// A node has an image, and what was `written` until then if it says so.
+fn held(t: &mut Tree, version: u64, node: NodeNumber, written: bool) {
     for image in [&mut t.checkpoint, &mut t.previous].into_iter().flatten() {
         if image.version == version {
             image.nodes.insert(node);
+            if written {
+                image.written.insert(node);
+            }
             image.brief.remove(&node);
         }
     }
     let newest = t.checkpoint.as_ref().is_some_and(|c| c.version == version);
     if newest && t.holding.as_ref().is_some_and(|h| h.node == node) {
         t.holding = None;
+    }
+}
+
+/// The node where it is has its spool. What others keep of the one before is the same up to the
+/// checkpoint with which they keep it.
+fn spooled(t: &mut Tree) {
+    t.spooled = Some(t.epoch);
+    if t.home() != Some(t.node) {
+        (t.home, t.homeless) = (Some(t.node), false);
+        for image in [&mut t.checkpoint, &mut t.previous].into_iter().flatten() {
+            // It is the beginning of the spool now.
+            image.written.remove(&t.node);
+        }
+        let fork = t.checkpoint.as_ref().map(|image| image.output).unwrap_or_default();
+        t.line = Line { number: t.line.number + 1, fork };
     }
 }
 

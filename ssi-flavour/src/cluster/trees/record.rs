@@ -197,6 +197,9 @@ pub enum TreeRecord {
         version: u64,
         /// The node.
         node: NodeNumber,
+        /// Whether it keeps what the tree had written until then as well.
+        #[serde(default)]
+        written: bool,
     },
     /// The node that was to fetch a copy has none.
     NotHeld {

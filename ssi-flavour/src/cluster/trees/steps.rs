@@ -61,13 +61,13 @@ impl Trees {
             | Fact::Ended { tree, epoch, .. } => (*tree, *epoch),
             Fact::Finished { tree } => {
                 let t = self.trees.get(tree)?;
-                let told = t.state.is_final() && t.birth == from;
+                let told = t.state.is_final() && t.home() == Some(from);
                 return told.then_some(TreeRecord::Forgotten { tree: *tree });
             }
-            Fact::Holds { tree, version } => {
-                let new = self.trees.get(tree)?.wants_copy_of(*version, from);
-                let (tree, version, node) = (*tree, *version, from);
-                return new.then_some(TreeRecord::Held { tree, version, node });
+            Fact::Holds { tree, version, output } => {
+                let new = self.trees.get(tree)?.wants_copy_of(*version, from, *output);
+                let (tree, version, node, written) = (*tree, *version, from, *output);
+                return new.then_some(TreeRecord::Held { tree, version, node, written });
             }
             Fact::NotHeld { tree, attempt, reason } => {
                 let holding = self.trees.get(tree)?.holding.as_ref();
@@ -217,11 +217,11 @@ fn orders_of(tree: TreeId, t: &Tree, node: NodeNumber, out: &mut Vec<Order>) {
                 out.push(Order::Restore { tree, epoch: *next, image, roll_back });
             }
         }
-        TreeState::Lost { reason } if t.birth == node => {
+        TreeState::Lost { reason } if t.home() == Some(node) => {
             let outcome = Outcome::Lost { reason: reason.clone() };
             out.push(Order::Finish { tree, outcome });
         }
-        TreeState::Ended(end) if t.birth == node => {
+        TreeState::Ended(end) if t.home() == Some(node) => {
             out.push(Order::Finish { tree, outcome: Outcome::Ended(*end) });
         }
         _ => {}
@@ -234,13 +234,14 @@ fn orders_of(tree: TreeId, t: &Tree, node: NodeNumber, out: &mut Vec<Order>) {
             | TreeState::Leaving { image: None, .. }
     );
     if has_copy && here && t.spool && t.spooled != Some(epoch) {
-        out.push(Order::Spool { tree, epoch });
+        out.push(Order::Spool { tree, epoch, output: t.begins_with() });
     }
     if let (Some(h), Some(image)) = (&t.holding, &t.checkpoint)
         && h.node == node
     {
         let (attempt, version, from) = (h.attempt, image.version, image.kept());
-        out.push(Order::Hold { tree, attempt, version, from, owner: t.owner.uid });
+        let (owner, output) = (t.owner.uid, t.keeps(image, node));
+        out.push(Order::Hold { tree, attempt, version, from, owner, output });
     }
 }
 

@@ -45,6 +45,11 @@ impl Outgoing {
         self.start
     }
 
+    /// Up to where the other end has it from an earlier connection or life of the tree.
+    pub fn ahead(&self) -> u64 {
+        self.ahead
+    }
+
     /// How many bytes it takes now.
     pub fn room(&self) -> usize {
         if self.ended || self.refused { 0 } else { WINDOW_BYTES.saturating_sub(self.kept.len()) }

@@ -135,6 +135,30 @@ impl Bytes {
         Ok(part.bytes)
     }
 
+    /// Removes what is from an offset on; how many bytes that were.
+    pub fn cut(&mut self, to: u64) -> io::Result<u64> {
+        let before = self.count();
+        while self.last.begins > to
+            && let Some(part) = self.before.pop_back()
+        {
+            let gone = std::mem::replace(&mut self.last, part);
+            remove(&self.folder, &gone.name)?;
+        }
+        if self.end() > to {
+            self.last.bytes = to.saturating_sub(self.last.begins);
+            self.last.file.set_len(self.last.bytes)?;
+        }
+        Ok(before.saturating_sub(self.count()))
+    }
+
+    /// Has all of it written to the disk.
+    pub fn sync(&self) -> io::Result<()> {
+        for part in self.before.iter().chain([&self.last]) {
+            part.file.sync_data()?;
+        }
+        File::open(&self.folder)?.sync_all()
+    }
+
     /// Some of what is there from an offset on; how much. None at the end.
     pub fn read_at(&self, buf: &mut [u8], at: u64) -> io::Result<usize> {
         let mut newest_first = std::iter::once(&self.last).chain(self.before.iter().rev());
@@ -183,6 +207,9 @@ mod tests {
         assert_eq!(bytes.drop_oldest().unwrap(), 5);
         assert_eq!((bytes.begins(), text(&bytes, 12).as_str()), (10, "hijklm"));
         bytes.read_at(&mut [0; 4], 9).unwrap_err();
+        assert_eq!(bytes.cut(16).unwrap(), 2);
+        assert_eq!((text(&bytes, 12).as_str(), bytes.end()), ("hijk", 16));
+        assert_eq!(bytes.append(b"lm").unwrap(), 2);
         // The node's program is started anew.
         let again = Bytes::open(dir.path(), "out", 5).unwrap();
         assert_eq!((again.begins(), again.end(), again.parts()), (10, 18, 2));
@@ -192,5 +219,6 @@ mod tests {
         let mut again = Bytes::open(dir.path(), "out", 5).unwrap();
         assert_eq!((again.begins(), text(&again, 15).as_str()), (15, "klm"));
         assert_eq!(again.drop_oldest().unwrap(), 0, "the last one stays");
+        assert_eq!((again.cut(3).unwrap(), again.end(), again.count()), (3, 15, 0));
     }
 }

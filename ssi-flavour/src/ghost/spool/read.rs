@@ -4,6 +4,7 @@ use super::{ERROR_FILE, KEPT_FILE, Kept, OUTPUT_FILE, Spools, bytes};
 use std::fs::OpenOptions;
 use std::io::{self, ErrorKind};
 use std::os::unix::fs::{FileExt, OpenOptionsExt};
+use std::path::Path;
 
 /// A part of what a tree wrote.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -23,37 +24,7 @@ impl Spools {
     /// Those of the files; [`ErrorKind::NotFound`] when the spool begins later, since what came
     /// before it went to another node or made room.
     pub fn read(&self, tree: u64, error: bool, from: u64, limit: usize) -> io::Result<Piece> {
-        let folder = self.folder(tree);
-        let nothing = Piece { bytes: Vec::new(), end: true };
-        let kept: Kept = match std::fs::read(folder.join(KEPT_FILE)) {
-            Ok(bytes) => serde_json::from_slice(&bytes)?,
-            Err(e) if e.kind() == ErrorKind::NotFound => return Ok(nothing),
-            Err(e) => return Err(e),
-        };
-        let (stream, begins) =
-            if error { (ERROR_FILE, kept.from[1]) } else { (OUTPUT_FILE, kept.from[0]) };
-        let parts = bytes::parts(&folder, stream, begins)?;
-        let begins = parts.first().map_or(begins, |(begins, _)| *begins);
-        if from < begins {
-            let why = format!("the first {begins} bytes of tree {tree} are not kept here");
-            return Err(io::Error::new(ErrorKind::NotFound, why));
-        }
-        let last = parts.last().map(|(begins, _)| *begins);
-        let part = parts.into_iter().rev().find(|(begins, _)| *begins <= from);
-        let Some((begins, name)) = part else { return Ok(nothing) };
-        let mut how = OpenOptions::new();
-        let file = match how.read(true).custom_flags(libc::O_NOFOLLOW).open(folder.join(name)) {
-            Ok(file) => file,
-            Err(e) if e.kind() == ErrorKind::NotFound => return Ok(nothing),
-            Err(e) => return Err(e),
-        };
-        let (total, offset) = (file.metadata()?.len(), from - begins);
-        let left = usize::try_from(total.saturating_sub(offset)).unwrap_or(usize::MAX);
-        let mut bytes = vec![0; left.min(limit)];
-        file.read_exact_at(&mut bytes, offset)?;
-        // Where a loss of power took the end of a part nothing more is to be had.
-        let end = if last == Some(begins) { bytes.len() == left } else { left == 0 };
-        Ok(Piece { end, bytes })
+        read_in(&self.folder(tree), error, from, limit)
     }
 
     /// Removes what the spool of a tree left, which is over ([`Spools::finish`]). One that is not
@@ -72,6 +43,40 @@ impl Spools {
     }
 }
 
+/// The same of what a folder has.
+pub(super) fn read_in(folder: &Path, error: bool, from: u64, limit: usize) -> io::Result<Piece> {
+    let nothing = Piece { bytes: Vec::new(), end: true };
+    let kept: Kept = match std::fs::read(folder.join(KEPT_FILE)) {
+        Ok(bytes) => serde_json::from_slice(&bytes)?,
+        Err(e) if e.kind() == ErrorKind::NotFound => return Ok(nothing),
+        Err(e) => return Err(e),
+    };
+    let (stream, begins) =
+        if error { (ERROR_FILE, kept.from[1]) } else { (OUTPUT_FILE, kept.from[0]) };
+    let parts = bytes::parts(folder, stream, begins)?;
+    let begins = parts.first().map_or(begins, |(begins, _)| *begins);
+    if from < begins {
+        let why = format!("the first {begins} bytes of the tree's output are not kept here");
+        return Err(io::Error::new(ErrorKind::NotFound, why));
+    }
+    let last = parts.last().map(|(begins, _)| *begins);
+    let part = parts.into_iter().rev().find(|(begins, _)| *begins <= from);
+    let Some((begins, name)) = part else { return Ok(nothing) };
+    let mut how = OpenOptions::new();
+    let file = match how.read(true).custom_flags(libc::O_NOFOLLOW).open(folder.join(name)) {
+        Ok(file) => file,
+        Err(e) if e.kind() == ErrorKind::NotFound => return Ok(nothing),
+        Err(e) => return Err(e),
+    };
+    let (total, offset) = (file.metadata()?.len(), from - begins);
+    let left = usize::try_from(total.saturating_sub(offset)).unwrap_or(usize::MAX);
+    let mut bytes = vec![0; left.min(limit)];
+    file.read_exact_at(&mut bytes, offset)?;
+    // Where a loss of power took the end of a part nothing more is to be had.
+    let end = if last == Some(begins) { bytes.len() == left } else { left == 0 };
+    Ok(Piece { end, bytes })
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -86,7 +91,7 @@ mod tests {
         assert_eq!(spools.read(7, false, 0, 9).unwrap(), none);
         std::fs::create_dir(spools.folder(7)).unwrap();
         let (exit, refused, owner) = (None, [false; 2], 0);
-        let kept = Kept { epoch: 1, from: [10, 0], exit, refused, owner };
+        let kept = Kept { epoch: 1, from: [10, 0], exit, refused, owner, line: 0 };
         let kept = serde_json::to_vec(&kept).unwrap();
         std::fs::write(spools.folder(7).join(KEPT_FILE), kept).unwrap();
         std::fs::write(spools.folder(7).join(OUTPUT_FILE), "abcdef").unwrap();

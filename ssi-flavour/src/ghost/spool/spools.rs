@@ -2,8 +2,9 @@
 
 use super::places::Places;
 use super::quota::{Limits, Quota};
+use super::second::Second;
 use super::stood::Stood;
-use super::{OUTCOME_FILE, Spool, WANTED_FILE, guest};
+use super::{Kept, OUTCOME_FILE, Spool, WANTED_FILE, guest};
 use crate::cell::proto::{Exit, Tree};
 use crate::cluster::messages::{End, Outcome};
 use crate::ghost::link::Link;
@@ -27,6 +28,8 @@ pub struct Spools {
     /// Trees for which a ghost stands here, or stood.
     pub(super) stood: Arc<Mutex<BTreeMap<u64, Stood>>>,
     pub(super) quota: Arc<Quota>,
+    /// What is kept of trees whose spools are elsewhere, as far as it was used.
+    pub(super) seconds: Arc<Mutex<BTreeMap<u64, Arc<Mutex<Second>>>>>,
 }
 
 /// A spool that was used.
@@ -39,7 +42,7 @@ pub(super) struct State {
     /// The tree began here.
     begun: bool,
     /// The newest copy that came.
-    epoch: u64,
+    pub(super) epoch: u64,
     /// The last number of a connection.
     lines: u64,
     pub(super) relay: Option<Line>,
@@ -56,7 +59,7 @@ pub(super) struct State {
 #[derive(Debug)]
 pub(super) struct Line {
     number: u64,
-    socket: UnixStream,
+    pub(super) socket: UnixStream,
     pub(super) wake: Arc<Wake>,
 }
 
@@ -172,6 +175,14 @@ impl State {
         Ok(())
     }
 
+    /// The spool is one of a line, with this copy or a newer one.
+    pub(super) fn renew(&mut self, epoch: u64, line: u64) -> io::Result<()> {
+        self.epoch = self.epoch.max(epoch);
+        let Some(spool) = &mut self.spool else { return Ok(()) };
+        let epoch = spool.kept.epoch.max(epoch);
+        spool.keep(Kept { epoch, line, ..spool.kept })
+    }
+
     /// Whether it is known that the tree is over.
     pub(super) fn is_over(&self) -> bool {
         self.outcome.is_some() || self.exit().is_some()
@@ -217,10 +228,10 @@ impl Spools {
 
     /// As [`Spools::new`], within other limits.
     pub fn within(folder: impl Into<PathBuf>, limits: Limits) -> Spools {
-        let (open, places, stood) = Default::default();
+        let (open, places, stood, seconds) = Default::default();
         let folder = folder.into();
         let quota = Arc::new(Quota::new(folder.clone(), limits));
-        Spools { folder, open, places, stood, quota }
+        Spools { folder, open, places, stood, quota, seconds }
     }
 
     /// A tree begins whose output comes here: user `uid`'s. What is `wanted` is kept whole until
@@ -233,6 +244,11 @@ impl Spools {
         let mut state = locked(&shared);
         state.begun = true;
         state.owned_by(uid)?;
+        self.mark(tree, wanted, &mut state)
+    }
+
+    /// Marks what somebody wants whole.
+    fn mark(&self, tree: u64, wanted: bool, state: &mut State) -> io::Result<()> {
         if wanted {
             let folder = self.folder(tree);
             DirBuilder::new().recursive(true).mode(0o700).create(&folder)?;
@@ -241,6 +257,20 @@ impl Spools {
                 spool.wanted = true;
             }
         }
+        Ok(())
+    }
+
+    pub(super) fn open_spool(
+        &self,
+        state: &mut State,
+        tree: Tree,
+        from: [u64; 2],
+    ) -> io::Result<()> {
+        let folder = self.folder(tree.id);
+        let whose = (state.owner, !self.stands(tree.id));
+        let spool = Spool::open(&folder, tree, from, &self.quota, whose)?;
+        state.epoch = spool.kept.epoch;
+        state.spool = Some(spool);
         Ok(())
     }
 
@@ -268,11 +298,14 @@ impl Spools {
         let number = {
             let mut state = locked(&shared);
             if state.spool.is_none() {
-                let folder = self.folder(tree.id);
-                let whose = (state.owner, !self.stands(tree.id));
-                let spool = Spool::open(&folder, tree, from, &self.quota, whose)?;
-                state.epoch = spool.kept.epoch;
-                state.spool = Some(spool);
+                self.open_spool(&mut state, tree, from)?;
+            }
+            if let Some(spool) = state.spool.as_ref().filter(|spool| spool.lacks(from)) {
+                tracing::warn!(%tree, "a spool begins anew: it lacks what its copy does not have");
+                let wanted = spool.wanted;
+                self.drop_spool(&mut state, tree.id)?;
+                self.open_spool(&mut state, tree, from)?;
+                self.mark(tree.id, wanted, &mut state)?;
             }
             if tree.epoch < state.epoch {
                 let why = format!("{tree} is not the newest copy: {} is", state.epoch);

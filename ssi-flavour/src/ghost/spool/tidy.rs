@@ -40,6 +40,8 @@ struct Seen {
     wanted: bool,
     /// It is known that the tree is over.
     over: bool,
+    /// The last copy that wrote to it.
+    epoch: u64,
 }
 
 impl Spools {
@@ -74,7 +76,11 @@ impl Spools {
     fn counted(&self) -> io::Result<Vec<Seen>> {
         let all = self.seen()?;
         let mut used: BTreeMap<u32, u64> = BTreeMap::new();
-        for seen in all.iter().filter(|seen| !seen.wanted) {
+        let mut seconds = Vec::new();
+        for tree in self.seconds()? {
+            seconds.extend(look(tree, &self.second_folder(tree))?);
+        }
+        for seen in all.iter().chain(&seconds).filter(|seen| !seen.wanted) {
             *used.entry(seen.owner).or_default() += seen.bytes;
         }
         self.quota.counted(used);
@@ -111,6 +117,17 @@ impl Spools {
         all.retain(|seen| !seen.wanted && !open.contains_key(&seen.tree));
         all.sort_by_key(|seen| (seen.at, seen.tree));
         all
+    }
+
+    /// The spools of trees of which it is not known here that they are over, and for which no ghost
+    /// stands here: each with the last copy that wrote to it.
+    ///
+    /// # Errors
+    /// Those of the folders.
+    pub fn unfinished(&self) -> io::Result<Vec<(u64, u64)>> {
+        let mut all = self.seen()?;
+        all.retain(|seen| !seen.over && !self.stands(seen.tree));
+        Ok(all.into_iter().map(|seen| (seen.tree, seen.epoch)).collect())
     }
 
     fn seen(&self) -> io::Result<Vec<Seen>> {
@@ -162,7 +179,7 @@ fn looked(tree: u64, folder: &Path) -> io::Result<Seen> {
     if let Ok(bytes) = std::fs::read(folder.join(KEPT_FILE)) {
         // What cannot be read is nobody's, and goes with its time.
         if let Ok(kept) = serde_json::from_slice::<Kept>(&bytes) {
-            seen.owner = kept.owner;
+            (seen.owner, seen.epoch) = (kept.owner, kept.epoch);
             seen.over |= kept.exit.is_some();
         }
     }

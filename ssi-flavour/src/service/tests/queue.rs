@@ -1,7 +1,7 @@
 //! What waits, copies of checkpoints, and what the cluster does by itself.
 
 use super::*;
-use crate::cluster::messages::{Image, Offsets};
+use crate::cluster::messages::{Image, Line, Offsets, Written};
 use xos_api::audit::{Event, Outcome};
 use xos_api::cluster::{ClusterRun, ClusterTree, ClusterTreeState, RunInCluster};
 
@@ -225,6 +225,7 @@ async fn a_checkpoint_is_fetched_by_a_second_node() {
         still_ms: 20,
         nodes: BTreeSet::from([one]),
         shared: false,
+        written: BTreeSet::new(),
         brief: BTreeSet::new(),
     };
     let facts = vec![Fact::Saved { tree, epoch: 1, image }];
@@ -233,7 +234,9 @@ async fn a_checkpoint_is_fetched_by_a_second_node() {
     assert_eq!(copies(world.trees().await), 1);
     world.turn().await;
     let (from, owner) = (BTreeSet::from([one]), 100_001);
-    let hold = Order::Hold { tree, attempt: 1, version: 1, from, owner };
+    let (upto, line) = (Offsets::default(), Line::default());
+    let output = Some(Written { upto, line, at: vec![one] });
+    let hold = Order::Hold { tree, attempt: 1, version: 1, from, owner, output };
     assert_eq!(world.orders().await, (node(2), vec![hold]));
     // It fails, and is not asked at once again.
     let reason = "no space left".to_owned();
@@ -243,9 +246,15 @@ async fn a_checkpoint_is_fetched_by_a_second_node() {
     let c = world.cluster().await;
     let holding = |c: &Cluster| c.controller.state().trees.tree(tree).unwrap().holding.is_some();
     assert!(!holding(&c));
+    let told = c.tree_view(tree).unwrap().trouble;
+    assert!(told.contains("no space left"), "{told}");
     drop(c);
     world.decide(|c| c.turn(&Policy::default(), true, Millis(61_000))).await;
-    let facts = vec![Fact::Holds { tree, version: 1 }];
+    let image = vec![Fact::Holds { tree, version: 1, output: false }];
+    world.say(2, vec![ToController::Facts { term: 1, facts: image }], None).await.unwrap();
+    assert_eq!(copies(world.trees().await), 1, "what it wrote is not there");
+    world.decide(|c| c.turn(&Policy::default(), true, Millis(122_000))).await;
+    let facts = vec![Fact::Holds { tree, version: 1, output: true }];
     world.say(2, vec![ToController::Facts { term: 1, facts }], None).await.unwrap();
     assert_eq!(copies(world.trees().await), 2);
 }
@@ -269,6 +278,7 @@ async fn what_nobody_asked_for_is_in_the_audit() {
         still_ms: 1,
         nodes: BTreeSet::from([one]),
         shared: false,
+        written: BTreeSet::new(),
         brief: BTreeSet::new(),
     };
     let facts = vec![Fact::Dumped { tree, epoch: 1, attempt: 2, image }];

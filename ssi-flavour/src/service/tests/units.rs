@@ -324,6 +324,7 @@ async fn a_unit_is_checkpointed_when_asked() {
         still_ms: 12,
         nodes: BTreeSet::from([NodeNumber::try_from(1u8).unwrap()]),
         shared: false,
+        written: BTreeSet::new(),
         brief: BTreeSet::new(),
     };
     let facts = vec![Fact::Saved { tree, epoch: 1, image }];
@@ -383,6 +384,7 @@ async fn a_unit_leaves_for_good_and_its_image_is_for_who_has_the_key() {
         still_ms: 1,
         nodes: BTreeSet::from([NodeNumber::try_from(n).unwrap()]),
         shared: false,
+        written: BTreeSet::new(),
         brief: BTreeSet::new(),
     };
     let dumped = Fact::Dumped { tree, epoch: 1, attempt: 2, image };

@@ -215,6 +215,7 @@ impl Cluster {
             still_ms: 0,
             nodes: BTreeSet::new(),
             shared: true,
+            written: BTreeSet::new(),
             brief: BTreeSet::new(),
         };
         let came = self.controller.come(carried.pid, &wish, node, image, now);

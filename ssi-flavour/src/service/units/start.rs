@@ -225,7 +225,7 @@ impl Cluster {
             freeze_ms: last.map_or(0, |image| image.freeze_ms),
             age_ms: last.and(age).and_then(|age| u64::try_from(age.as_millis()).ok()),
             saving: t.is_some_and(|t| t.saving.is_some()),
-            trouble: trouble.unwrap_or_default(),
+            trouble: trouble.or_else(|| self.trouble_of(tree)).unwrap_or_default(),
         }
     }
 

@@ -70,6 +70,7 @@ impl World {
                 assert_eq!(*end, End::Exit { code: 0 }, "tree {tree}: nobody killed it");
                 let received = self.intakes.get(&tree).map_or(0, |i| i.received);
                 assert_eq!(received, self.goals[&tree], "tree {tree}: output is missing");
+                self.check_spool(tree);
             }
             assert!(ends.insert(tree, outcome).is_none(), "tree {tree} ended twice");
         }
@@ -79,6 +80,25 @@ impl World {
         for (tree, outcome) in self.finished.iter().filter(|(t, _)| !self.forsaken.contains(t)) {
             assert_eq!(ends.get(tree), Some(outcome), "tree {tree}: its ghost knows better");
         }
+    }
+
+    /// All that the tree wrote is in its spool, unless nobody had what was before.
+    fn check_spool(&self, tree: TreeId) {
+        let home = self.homes.get(&tree).map_or(self.births[&tree], |(_, node)| *node);
+        let node = &self.nodes[&home];
+        if node.dead {
+            return;
+        }
+        let part = node.spools.spool(tree);
+        let part = part.unwrap_or_else(|| panic!("tree {tree}: {home} has no spool"));
+        assert_eq!(part.ends, self.goals[&tree], "tree {tree}: its spool lacks its end");
+        let whole = part.begins == 0 || self.lossy.contains(&tree);
+        assert!(whole, "tree {tree}: its spool begins at {}", part.begins);
+    }
+
+    /// How many trees lost their spools and nothing of what they had written.
+    pub(in crate::cluster::sim) fn taken_over(&self) -> usize {
+        self.taken.difference(&self.lossy).count()
     }
 
     fn check_lost(&self, tree: TreeId, reason: &str, failed: bool) {
