@@ -96,11 +96,9 @@ fn begins(act: &Act) -> bool {
 /// still or to end in time, and images that are removed make room.
 fn is_done_at_once(act: &Act) -> bool {
     match act {
-        Act::Freeze
-        | Act::Thaw
-        | Act::Kill { .. }
-        | Act::Discard { .. }
-        | Act::Unspool { .. } => true,
+        Act::Freeze | Act::Thaw | Act::Kill { .. } | Act::Discard { .. } | Act::Unspool { .. } => {
+            true
+        }
         // Nothing is begun by it.
         Act::Expect { .. } => true,
         Act::Say(message) => !matches!(message, ToController::Facts { .. }),

@@ -59,12 +59,7 @@ impl Outputs {
     }
 
     /// Fetches what lacks, from the first of the nodes that has it.
-    fn have(
-        &self,
-        second: &Mutex<Second>,
-        tree: TreeId,
-        output: &Written,
-    ) -> Result<(), String> {
+    fn have(&self, second: &Mutex<Second>, tree: TreeId, output: &Written) -> Result<(), String> {
         let lacks = || lock(second).lacks(output.upto);
         let mut why = "no node has what it wrote".to_owned();
         for from in output.at.iter().filter(|node| **node != self.here) {

@@ -111,12 +111,7 @@ impl Controller {
 
     /// Has a node that was away remove spools that are not those of their trees any more. Those of
     /// trees that are over stay for as long as there is room: what was lost may be asked for.
-    pub(super) fn unspool(
-        &self,
-        from: NodeNumber,
-        trees: &[(TreeId, u64)],
-        out: &mut Vec<Effect>,
-    ) {
+    pub(super) fn unspool(&self, from: NodeNumber, trees: &[(TreeId, u64)], out: &mut Vec<Effect>) {
         let stale = |tree: &TreeId| {
             // That of a tree whose last one is lost may be gone on with.
             let t = self.state.trees.tree(*tree);

@@ -12,7 +12,8 @@ impl Node {
         let tail = kept.tail.filter(|(of, _)| epoch == Some(*of));
         let fetched = tail.map_or(upto.out, |(_, written)| upto.out.max(written));
         let follows = self.procs.get(&tree).is_some_and(|p| p.follow);
-        let part = (near.output)(tree, at.as_slice(), *line, if follows { upto.out } else { fetched });
+        let part =
+            (near.output)(tree, at.as_slice(), *line, if follows { upto.out } else { fetched });
         if !self.spools.keep(tree, (*line, upto.out), part) {
             return false;
         }
