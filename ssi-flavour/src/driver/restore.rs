@@ -23,6 +23,11 @@ use nix::unistd::{Pid, Uid, fchown};
 use rustix::thread::CapabilitySet;
 use std::sync::Arc;
 use std::sync::mpsc::channel;
+use std::time::{Duration, Instant};
+
+/// How long a pid may stay with what ends, and how often it is looked.
+const FREE_MAX: Duration = Duration::from_secs(2);
+const FREE_EVERY: Duration = Duration::from_millis(5);
 
 /// What the images of a tree say of it, once they are found good.
 struct Found {
@@ -48,7 +53,8 @@ impl Criu {
         });
         let found = checked.await??;
         let pid = found.pid;
-        if find(cell, pid).await?.is_some() {
+        // The copy that was here before it moved away may be ending still.
+        if !is_free(cell, pid).await? {
             return Err(DriverError::PidTaken { pid });
         }
         let (folder, gid) = (order.folder.clone(), found.account.gid);
@@ -73,7 +79,10 @@ impl Criu {
         blocking(move || drop(lent)).await?;
         let asked = match told.try_recv() {
             // CRIU ended the tree.
-            Ok(Err(strange)) => return Err(strange),
+            Ok(Err(strange)) => {
+                is_free(cell, pid).await?;
+                return Err(strange);
+            }
             told => told.is_ok(),
         };
         if !ended.good {
@@ -94,6 +103,7 @@ impl Criu {
             });
             if let Err(strange) = made.await.flatten() {
                 signal(root, Signal::SIGKILL).await?;
+                is_free(cell, pid).await?;
                 return Err(strange);
             }
             if !stopped {
@@ -170,9 +180,25 @@ fn trusted(order: &RestoreOrder) -> Result<(), DriverError> {
 /// Ends what a CRIU that did not come to its end left. Nothing had the pid before.
 async fn end_half(cell: Option<Cell>, pid: i32) -> Result<(), DriverError> {
     match find(cell, pid).await? {
-        Some(half) => signal(half, Signal::SIGKILL).await,
+        Some(half) => {
+            signal(half, Signal::SIGKILL).await?;
+            is_free(cell, pid).await.map(drop)
+        }
         None => Ok(()),
     }
+}
+
+/// Whether nobody has a pid in a cell, or nobody any more after a moment: what ended has it until
+/// the cell's init has taken note.
+async fn is_free(cell: Option<Cell>, pid: i32) -> Result<bool, DriverError> {
+    let until = Instant::now() + FREE_MAX;
+    while find(cell, pid).await?.is_some() {
+        if Instant::now() > until {
+            return Ok(false);
+        }
+        tokio::time::sleep(FREE_EVERY).await;
+    }
+    Ok(true)
 }
 
 /// Looks at a tree that CRIU keeps.

@@ -138,7 +138,11 @@ fn a_cut_off_nodes_copy_stands_still(w: &World) {
         let t = tree(w, &w.milo, program.tree);
         (t["node"] == N2 && t["state"] == "running").then_some(())
     });
-    let second = live(n1, uid);
+    let second = live(n1, uid).into_iter().map(|pid| {
+        let line = std::fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+        String::from_utf8_lossy(&line).replace('\0', " ")
+    });
+    let second: Vec<String> = second.collect();
     assert!(second.is_empty(), "a copy runs on the node that is cut off: {second:?}");
     let t = tree(w, &w.milo, plain);
     let why = t["reason"].as_str().unwrap_or_default();

@@ -25,8 +25,6 @@ const RIGHT_BACK_MAX: Duration = Duration::from_secs(30);
 const FILL: usize = 5;
 /// The status of a program whose person may not start it.
 const REFUSED_STATUS: u64 = 126;
-/// The exit code of the tool when all nodes are full and the program is not to wait.
-const FULL: i32 = 75;
 /// What stands in a file that only its person reads.
 const WRITTEN: &str = "read-by-ticket";
 /// Waits in the kernel, as for a disk, until it is killed: it counts as one that wants to run, and
@@ -71,18 +69,18 @@ fn fill(w: &World) -> Vec<u64> {
     (0..2 * FILL).map(one).collect()
 }
 
-/// A program of a member that waits until a node has room; then it would make a file of this name
-/// in their home.
-fn waiting(w: &World, person: &Person, name: &str) -> u64 {
-    let run = ["--vo", VO, "--json", "cluster", "run", CLUSTER];
+/// A program of a member that waits until a node has room, and the file that it would then make in
+/// their home.
+fn waiting(w: &World, person: &Person) -> (u64, String) {
+    let run = ["--vo", VO, "--json", "cluster", "run", CLUSTER, "--", "sh", "-c"];
+    let mut tries = 0;
+    // As long as there is room it runs at once.
     soon("all nodes are full", || {
-        let said = w.xos(person, &[&run[..], &["--no-queue", "--", "true"]].concat());
-        (said.code == FULL).then_some(())
-    });
-    let touch = format!("touch ~/{name}");
-    let ran = w.xos(person, &[&run[..], &["--", "sh", "-c", &touch]].concat()).json();
-    assert!(ran["pid"].is_null(), "it does not wait: {ran}");
-    ran["tree"].as_u64().unwrap()
+        tries += 1;
+        let name = format!("waited-{tries}");
+        let ran = w.xos(person, &[&run[..], &[&format!("touch ~/{name}")]].concat()).json();
+        ran["pid"].is_null().then(|| (ran["tree"].as_u64().unwrap(), name))
+    })
 }
 
 /// A tree, as the site's administrator sees it.
@@ -135,7 +133,7 @@ fn a_suspended_member(w: &World) {
     let theirs = all_of(w, &w.milo);
     let beside = Pulse::begin(w, (&w.petra, VO), "run", 0, &[]);
     let full = fill(w);
-    let waits = waiting(w, &w.milo, "milo-waited");
+    let (waits, file_of_it) = waiting(w, &w.milo);
     let pem = w.credential(&w.milo, VO).pem();
     assert_eq!(mandate(w, &pem).status, 200, "refusals would show nothing");
     // By the ticket of who works there.
@@ -150,7 +148,7 @@ fn a_suspended_member(w: &World) {
     let then: Vec<Vec<u8>> = theirs.iter().map(Pulse::read).collect();
     may_do_nothing(w, &w.milo, &pem);
     soon("no ticket of milo's serves", || (!cat().contains(WRITTEN)).then_some(()));
-    turn_comes_in_vain(w, &w.milo, &full, (waits, "milo-waited"));
+    turn_comes_in_vain(w, &w.milo, &full, (waits, &file_of_it));
     for (pulse, then) in theirs.iter().zip(&then) {
         assert_eq!(&pulse.read(), then, "{} went on meanwhile", pulse.what());
         assert_eq!(seen(w, pulse.tree)["state"], "running", "it is held, not ended");
@@ -176,7 +174,7 @@ fn a_removed_member(w: &World) {
     let theirs = all_of(w, &w.petra);
     let beside = Pulse::begin(w, (&w.milo, VO), "run", 0, &[]);
     let full = fill(w);
-    let waits = waiting(w, &w.petra, "petra-waited");
+    let (waits, file_of_it) = waiting(w, &w.petra);
     let pem = w.credential(&w.petra, VO).pem();
     assert_eq!(mandate(w, &pem).status, 200, "refusals would show nothing");
     let uid = sh(&w.rennes.nodes[0], &format!("id -u {}", account(&w.petra)));
@@ -196,7 +194,7 @@ fn a_removed_member(w: &World) {
             (t["state"] == "ended" || t["state"] == "lost").then_some(())
         });
     }
-    turn_comes_in_vain(w, &w.petra, &full, (waits, "petra-waited"));
+    turn_comes_in_vain(w, &w.petra, &full, (waits, &file_of_it));
     beside.goes_on();
     beside.end();
 }

@@ -24,7 +24,7 @@ const KILLS: usize = SORTS.len();
 const SEED: u64 = 2010;
 const SORTS: [Sort; 5] = [Sort::Agent, Sort::Criu, Sort::Cell, Sort::Program, Sort::Follower];
 /// Longest pause from the beginning of a move to a kill, in milliseconds.
-const PAUSE_MS_MAX: u64 = 500;
+const PAUSE_MS_MAX: u64 = 150;
 /// How often it is looked for what is to be killed.
 const LOOK_EVERY: Duration = Duration::from_millis(2);
 /// How long a move may take, or may not be told to have failed.
