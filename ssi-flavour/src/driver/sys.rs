@@ -1,7 +1,7 @@
 //! Starting a process with what only the child itself can do before its program runs.
 
 use super::limits::RealIds;
-use crate::sys::{close_from, exit_now};
+use crate::sys::{close_from, exit_now, new_session_keyring};
 use nix::errno::Errno;
 use nix::sys::wait::{WaitStatus, waitpid};
 use nix::unistd::{Gid, Pid, Uid, setgroups, setresgid, setresuid};
@@ -82,7 +82,11 @@ pub(super) fn prepare(command: &mut Command, child: Child) {
         }
         match &child.rights {
             Rights::Root { person, real } => stay_root(*person, *real),
-            Rights::Person(of) => become_person(of),
+            Rights::Person(of) => {
+                // What CRIU makes has CRIU's, and with it whatever keys are in there.
+                new_session_keyring()?;
+                become_person(of)
+            }
         }
     };
     // SAFETY: between fork and exec the closure only makes system calls; of what is in the C
