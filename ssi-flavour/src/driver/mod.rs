@@ -20,12 +20,14 @@ mod person;
 mod proc;
 mod recorded;
 mod restore;
+mod rlimits;
 mod run;
 mod stats;
 #[allow(unsafe_code)]
 mod sys;
 pub mod why;
 
+use crate::cell::proto::Rlimit;
 use crate::driver::images::{Manifest, OpenFile, Origin};
 use async_trait::async_trait;
 use serde::{Deserialize, Serialize};
@@ -264,6 +266,8 @@ pub struct RestoreOrder {
     pub cell: Option<Cell>,
     /// The control groups to enter: a folder of each hierarchy.
     pub cgroups: Vec<PathBuf>,
+    /// What each of its processes may have at most (`hard`), whatever the images say.
+    pub rlimits: Vec<Rlimit>,
     /// What takes the place of outer descriptors.
     pub inherited: Vec<Inherited>,
     /// Its network, for a tree with one of its own; without it, a new one with nothing but a

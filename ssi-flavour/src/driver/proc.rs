@@ -124,7 +124,7 @@ pub(super) fn connected(text: &str) -> BTreeSet<u64> {
     text.lines().skip(1).filter_map(inode).collect()
 }
 
-fn malformed(path: &Path) -> Error {
+pub(super) fn malformed(path: &Path) -> Error {
     Error::new(ErrorKind::InvalidData, format!("{} has another form", path.display()))
 }
 

@@ -3,6 +3,7 @@
 use super::error::{DriverError, Step};
 use super::sys::{self, As, Child, Rights};
 use super::{Cell, images};
+use crate::cell::proto::{Rlimit, RlimitKind};
 use nix::sys::signal::{Signal, killpg};
 use nix::unistd::Pid;
 use std::ffi::OsString;
@@ -42,6 +43,8 @@ pub(super) struct Run {
     kept: Vec<OwnedFd>,
     network: Option<OwnedFd>,
     rights: Rights,
+    /// Of processes of its person.
+    processes: Option<Rlimit>,
     work: PathBuf,
 }
 
@@ -80,6 +83,7 @@ impl Run {
             kept: Vec::new(),
             network: None,
             rights: Rights::Root { person: None, real: None },
+            processes: None,
             work,
         })
     }
@@ -98,6 +102,12 @@ impl Run {
         }
         self.rights = rights;
         Ok(())
+    }
+
+    /// Has a person's have no more of these limits than their program, as far as they hold for all
+    /// of the person's processes. Others are not meant for CRIU, which needs more files and memory.
+    pub(super) fn limited(&mut self, most: &[Rlimit]) {
+        self.processes = most.iter().find(|limit| limit.kind == RlimitKind::Processes).copied();
     }
 
     /// Has it run in this network instead of the driver's; only in a cell.
@@ -197,6 +207,7 @@ impl Run {
             namespaces,
             clocks: self.clocks,
             rights: self.rights,
+            processes: self.processes,
         };
         sys::prepare(&mut command, child);
         let mut child = command.spawn().map_err(|e| match e.kind() {

@@ -340,6 +340,7 @@ impl Host {
             self.collects(id, job);
         }
         let (limits, groups) = (job.limits, self.groups.clone());
+        let rlimits = job.program.rlimits.clone();
         self.restoring.insert(id, coming);
         let (driver, calls) = (self.setup.driver.clone(), self.calls.clone());
         let (fetching, peers, events) =
@@ -400,6 +401,7 @@ impl Host {
                                 owner,
                                 cell: Some(cell),
                                 cgroups,
+                                rlimits,
                                 inherited: keys.map(|(key, fd)| Inherited { key, fd }).collect(),
                                 network,
                                 tcp: tcp(cell),

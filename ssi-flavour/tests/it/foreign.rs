@@ -4,6 +4,7 @@
 use crate::criu::{COUNTER, OWNER, PATIENCE, Two, counts, forge, lines};
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::Path;
+use xos_ssi::cell::proto::{Rlimit, RlimitKind};
 use xos_ssi::driver::{Checkpointer, DriverError, DumpOrder, Leave, RestoreOrder, Tcp, Trust};
 
 /// Has a descriptor of a file that everybody may read, which is as long as that of one that nobody
@@ -107,6 +108,39 @@ async fn a_program_that_comes_back_has_none_of_the_agents_keys() {
     // The first may be of a search that was begun before.
     let after = &after[before + 1..];
     assert!(after.iter().all(|line| line == "has none"), "{after:?}");
+}
+
+/// If it failed, a program could have more processes or files once it moved than where it is now, or
+/// be spared when memory is short and others are ended.
+#[tokio::test]
+async fn a_program_comes_back_within_the_limits_of_its_new_node() {
+    let Some(mut two) = Two::new().await else { return };
+    let out = two.file("out", 0o600);
+    let pid = two.start(out.to_str().unwrap(), &["/bin/sleep", "1000"]);
+    let folder = two.folder("images");
+    two.save(pid, &folder, Leave::Killed).await;
+    let most = |kind, most| vec![Rlimit { kind, soft: Some(most), hard: Some(most) }];
+    let has = |root: i32, name: &str, most: &str| {
+        let text = std::fs::read_to_string(format!("/proc/{root}/limits")).unwrap();
+        let line = text.lines().find_map(|line| line.strip_prefix(name)).unwrap();
+        assert_eq!(line.split_whitespace().take(2).collect::<Vec<_>>(), [most; 2], "{text}");
+    };
+    let rlimits = most(RlimitKind::Processes, 300);
+    let order = RestoreOrder { rlimits, ..foreign(&two, &folder) };
+    let root = two.criu.restore(order).await.unwrap().outer_pid.unwrap();
+    has(root, "Max processes", "300");
+    let score = std::fs::read_to_string(format!("/proc/{root}/oom_score_adj")).unwrap();
+    assert!(score.trim().parse::<i32>().unwrap() >= 300, "{score}");
+    // Where root may not lower what is another's, it does not come back.
+    let (cell, rlimits) = (Some(two.here.cell), most(RlimitKind::OpenFiles, 64));
+    match two.criu.restore(RestoreOrder { cell, rlimits, ..foreign(&two, &folder) }).await {
+        Ok(restored) => has(restored.outer_pid.unwrap(), "Max open files", "64"),
+        Err(DriverError::Strange { what, .. }) => {
+            assert!(what.contains("a higher limit (Max open files)"), "{what}");
+            assert_eq!(two.here.outer(pid), None, "nothing of it is left");
+        }
+        Err(other) => panic!("{other}"),
+    }
 }
 
 /// If it failed, a program that waits by a clock would hang, or not wait, once it moved to a machine
