@@ -66,7 +66,7 @@ impl Criu {
         // It ends with CRIU.
         drop(tokio::task::spawn_blocking(move || gate.serve(|| at_gate(&held, &limits, pid), &tell)));
         let ended = match run.run(&self.program).await {
-            Err(error @ DriverError::TimedOut { .. }) => {
+            Err(error @ (DriverError::TimedOut { .. } | DriverError::Halted { .. })) => {
                 end_half(cell, pid).await?;
                 return Err(error);
             }

@@ -26,6 +26,7 @@ mod line;
 mod memory;
 mod output;
 mod progress;
+mod restores;
 mod sealed;
 mod shell;
 mod start;

@@ -510,7 +510,7 @@ pub(super) async fn restore(
 ) -> Result<(), NotMade> {
     let of = calls.clone();
     let text = |e: CallError| e.to_string();
-    let _one = calls.restores.acquire().await.map_err(|e| e.to_string())?;
+    let _turn = calls.restores.turn(order.owner.uid).await.map_err(|e| e.to_string())?;
     // Pids of other nodes can be had as long as this connection lasts, and what is nobody's yet
     // stays.
     let widened = wait(move || {
