@@ -104,8 +104,8 @@ impl Calls {
     }
 
     /// Says until when trees may run, and after what time of standing still they are ended when no
-    /// host is left. What the cell itself had stopped and is no copy's, as it left its tree, is
-    /// sent the signal `rest`. Whether all stood still: copies go on when the host lets them.
+    /// host is left. What the cell itself had stopped and is none of `copies`', as it left its tree,
+    /// is sent the signal `rest`. Whether all stood still: copies go on when the host lets them.
     pub(super) fn lease(
         &self,
         until: Millis,
