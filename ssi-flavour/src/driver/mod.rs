@@ -15,6 +15,7 @@ mod gate;
 pub mod images;
 mod limits;
 mod look;
+mod memory;
 mod net;
 mod person;
 mod proc;
@@ -38,6 +39,7 @@ use std::time::Duration;
 
 pub use error::{DriverError, Step};
 pub use external::ExternalFd;
+pub(crate) use memory::memory_bytes;
 pub(crate) use net::Network;
 pub use person::Person;
 
@@ -56,23 +58,6 @@ pub(crate) fn outer_pid(cell: Option<i32>, inner: i32) -> std::io::Result<Option
 /// Those of the system; that it has ended is one.
 pub(crate) fn inner_pid(outer: i32) -> std::io::Result<i32> {
     proc::inner_pid(outer)
-}
-
-/// How much memory a tree has that no file has, in bytes, as far as its processes tell: what an image
-/// of it is about as large as.
-///
-/// # Errors
-/// Those of the system; that it has ended is one.
-pub(crate) fn memory_bytes(root: i32) -> std::io::Result<u64> {
-    let mut bytes = 0_u64;
-    for pid in proc::tree(root)? {
-        match proc::memory_bytes(pid) {
-            Ok(of) => bytes = bytes.saturating_add(of),
-            Err(e) if proc::ended(&e) && pid != root => {}
-            Err(e) => return Err(e),
-        }
-    }
-    Ok(bytes)
 }
 
 /// What saves trees and starts them again. Every call ends within its limit.
