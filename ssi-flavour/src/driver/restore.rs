@@ -64,7 +64,9 @@ impl Criu {
         let (tell, told) = channel();
         let (held, limits) = (Arc::clone(&look), Arc::clone(&most));
         // It ends with CRIU.
-        drop(tokio::task::spawn_blocking(move || gate.serve(|| at_gate(&held, &limits, pid), &tell)));
+        drop(tokio::task::spawn_blocking(move || {
+            gate.serve(|| at_gate(&held, &limits, pid), &tell)
+        }));
         let ended = match run.run(&self.program).await {
             Err(error @ (DriverError::TimedOut { .. } | DriverError::Halted { .. })) => {
                 end_half(cell, pid).await?;

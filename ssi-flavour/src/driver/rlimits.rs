@@ -1,7 +1,7 @@
 //! Limits of each process of a tree that CRIU made (setrlimit(2)). CRIU sets what its images say,
-//! which is another node's word, and sets nothing higher than it has itself. So what the program may
-//! have here is set as well, while CRIU keeps the tree: none of its own code has run then, and it
-//! cannot be raised again.
+//! which is another node's word, and sets nothing higher than it has itself. So what the program
+//! may have here is set as well, while CRIU keeps the tree: none of its own code has run then, and
+//! it cannot be raised again.
 
 use super::error::DriverError;
 use super::proc;
@@ -145,7 +145,7 @@ mod tests {
             assert_eq!(found(&own, name(kind)).unwrap().maximum, has.maximum, "{kind:?}");
         }
         let seven = Pair { current: Some(7), maximum: None };
-        let text = "Max processes             7                    unlimited            processes\n";
+        let text = "Max processes             7            unlimited            processes\n";
         assert_eq!(found(text, "Max processes"), Some(seven));
         assert_eq!(found(&own, "Max of something else"), None);
         assert_eq!(found("Max processes   7", "Max processes"), None);

@@ -68,7 +68,8 @@ mod tests {
         let first = now(&restores, 70_001).await.unwrap();
         let _second = now(&restores, 70_001).await.unwrap();
         assert!(now(&restores, 70_001).await.is_none());
-        let _others = [now(&restores, 70_002).await.unwrap(), now(&restores, 70_003).await.unwrap()];
+        let _others =
+            [now(&restores, 70_002).await.unwrap(), now(&restores, 70_003).await.unwrap()];
         assert!(now(&restores, 70_004).await.is_none(), "more than there are");
         drop(first);
         let _again = now(&restores, 70_001).await.unwrap();

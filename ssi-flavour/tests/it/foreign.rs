@@ -110,8 +110,8 @@ async fn a_program_that_comes_back_has_none_of_the_agents_keys() {
     assert!(after.iter().all(|line| line == "has none"), "{after:?}");
 }
 
-/// If it failed, a program could have more processes or files once it moved than where it is now, or
-/// be spared when memory is short and others are ended.
+/// If it failed, a program could have more processes or files once it moved than where it is now,
+/// or be spared when memory is short and others are ended.
 #[tokio::test]
 async fn a_program_comes_back_within_the_limits_of_its_new_node() {
     let Some(mut two) = Two::new().await else { return };

@@ -106,8 +106,8 @@ fn is_orphan(p: &Standing) -> bool {
 
 /// The processes of persons that are to be stopped, or ended. What is root's is a helper's, or a
 /// CRIU's that saves; while the host restores (`restoring`), what came in is a CRIU that makes a
-/// copy, with its person's rights. What these make or hold is theirs until they let go of it, and is
-/// looked at then: a half of a copy that was stopped would go on with the next lease.
+/// copy, with its person's rights. What these make or hold is theirs until they let go of it, and
+/// is looked at then: a half of a copy that was stopped would go on with the next lease.
 fn persons(all: &[Standing], ending: bool, restoring: bool) -> Vec<i32> {
     let came = all.iter().filter(|p| restoring && came_in(p)).map(|p| p.pid);
     let works: BTreeSet<i32> = roots(all).chain(came).collect();
@@ -121,8 +121,8 @@ fn roots(all: &[Standing]) -> impl Iterator<Item = i32> {
     all.iter().filter(|p| p.pid > 1 && p.uid == 0).map(|p| p.pid)
 }
 
-/// Whether who made it is outside of the cell: it came in as only root lets somebody (setns(2)). What
-/// loses its parent is init's child, so that no program becomes one.
+/// Whether who made it is outside of the cell: it came in as only root lets somebody (setns(2)).
+/// What loses its parent is init's child, so that no program becomes one.
 fn came_in(p: &Standing) -> bool {
     p.pid > 1 && p.parent == 0
 }
