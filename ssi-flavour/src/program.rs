@@ -13,6 +13,10 @@ use std::ffi::CString;
 /// Where programs are looked for when the environment has no `PATH`.
 const PATH_DEFAULT: &str = "/usr/local/bin:/usr/bin:/bin";
 
+/// How much more readily than the rest the kernel ends a program of a cell when memory is short; see
+/// proc_pid_oom_score_adj(5).
+pub(crate) const OOM_SCORE: &str = "300";
+
 /// Limits this process, never above what holds already; see setrlimit(2). `None` is no limit.
 ///
 /// # Errors

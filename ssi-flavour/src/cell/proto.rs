@@ -3,6 +3,7 @@
 //! Both are root on one machine and of one build or two; unknown fields are refused, so that a
 //! mismatch shows at once instead of half working.
 
+use rustix::process::Resource;
 use serde::{Deserialize, Serialize};
 use std::fmt;
 use std::path::PathBuf;
@@ -91,6 +92,23 @@ pub enum RlimitKind {
     Processes,
     /// Stack, bytes.
     Stack,
+}
+
+impl RlimitKind {
+    /// What the kernel has for it.
+    pub(crate) fn resource(self) -> Resource {
+        match self {
+            RlimitKind::AddressSpace => Resource::As,
+            RlimitKind::Core => Resource::Core,
+            RlimitKind::CpuSeconds => Resource::Cpu,
+            RlimitKind::Data => Resource::Data,
+            RlimitKind::FileSize => Resource::Fsize,
+            RlimitKind::OpenFiles => Resource::Nofile,
+            RlimitKind::Locked => Resource::Memlock,
+            RlimitKind::Processes => Resource::Nproc,
+            RlimitKind::Stack => Resource::Stack,
+        }
+    }
 }
 
 /// A limit of a program; never above what the node allows. `None` is no limit.

@@ -6,14 +6,13 @@
 //! is written to a pipe that exec closes, so that init, which waits for nothing else, learns of
 //! both.
 
-use super::proto::{Account, Program, Refusal, Rlimit, RlimitKind, START_MS_MAX, Stdio};
-use crate::program::{Exec, drop_to, limit, search_path};
+use super::proto::{Account, Program, Refusal, Rlimit, START_MS_MAX, Stdio};
+use crate::program::{Exec, OOM_SCORE, drop_to, limit, search_path};
 use crate::sys::{self, Forked};
 use nix::errno::Errno;
 use nix::sched::{CloneFlags, setns};
 use nix::sys::signal::{SigSet, SigmaskHow, sigprocmask};
 use nix::unistd::Gid;
-use rustix::process::Resource;
 use std::convert::Infallible;
 use std::fs::File;
 use std::io::{PipeReader, Write};
@@ -21,9 +20,6 @@ use std::os::fd::{AsFd, OwnedFd};
 
 /// The exit code of a process that did not get to its program.
 pub(super) const FAILED_CODE: i32 = 127;
-/// How much more readily than the rest the kernel ends a program when memory is short; see
-/// proc_pid_oom_score_adj(5).
-const OOM_SCORE: &[u8] = b"300";
 /// Longest name from a request that stands in a message, in characters.
 const NAME_CHARS_MAX: usize = 200;
 
@@ -140,18 +136,7 @@ fn become_program(order: &Order<'_>) -> Result<Infallible, Failure> {
 
 fn rlimits(asked: &[Rlimit]) -> Result<(), Errno> {
     for r in asked {
-        let resource = match r.kind {
-            RlimitKind::AddressSpace => Resource::As,
-            RlimitKind::Core => Resource::Core,
-            RlimitKind::CpuSeconds => Resource::Cpu,
-            RlimitKind::Data => Resource::Data,
-            RlimitKind::FileSize => Resource::Fsize,
-            RlimitKind::OpenFiles => Resource::Nofile,
-            RlimitKind::Locked => Resource::Memlock,
-            RlimitKind::Processes => Resource::Nproc,
-            RlimitKind::Stack => Resource::Stack,
-        };
-        limit(resource, r.soft, r.hard)?;
+        limit(r.kind.resource(), r.soft, r.hard)?;
     }
     Ok(())
 }

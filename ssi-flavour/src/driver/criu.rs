@@ -354,6 +354,17 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn what_is_stopped_is_ended_long_before_its_time_is_over() {
+        // wrong: who stops the CRIU that makes their program would keep a node from making others
+        let dir = tempfile::tempdir().unwrap();
+        let mut run =
+            Run::new(&dir.path().join("logs"), Step::Restore, Duration::from_secs(3600)).unwrap();
+        run.arguments(["-c", "kill -STOP $$"]);
+        let error = run.run(Path::new("/bin/bash")).await.err().unwrap();
+        assert!(matches!(error, DriverError::Halted { step: Step::Restore, .. }), "{error}");
+    }
+
+    #[tokio::test]
     async fn what_hangs_is_ended_with_all_that_it_started() {
         // wrong: CRIU would go on changing a program that was given up already
         let dir = tempfile::tempdir().unwrap();

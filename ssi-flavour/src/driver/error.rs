@@ -72,6 +72,15 @@ pub enum DriverError {
         /// How long it was given.
         limit: Duration,
     },
+    /// CRIU did not go on, as something had stopped it, and was ended. A tree that was being saved may
+    /// have been hurt by that.
+    #[error("{step} was broken off: CRIU was stopped (SIGSTOP) for {} s", .after.as_secs_f64())]
+    Halted {
+        /// What it did.
+        step: Step,
+        /// For how long.
+        after: Duration,
+    },
     /// What was started is not what was saved, or has more than its person may have. It was ended.
     #[error("process {pid} did not come back as it was, so that its program was ended: {what}")]
     Strange {
@@ -129,8 +138,12 @@ impl From<DriverError> for Error {
                 with(Kind::Unsatisfiable, &format!("{next}; the log is {}", log.display()))
             }
             DriverError::Refused { next, log: None, .. } => with(Kind::Unsatisfiable, next),
-            DriverError::TimedOut { step: Step::Dump, .. } => {
+            DriverError::TimedOut { step: Step::Dump, .. }
+            | DriverError::Halted { step: Step::Dump, .. } => {
                 with(Kind::Unavailable, "look whether the program still goes on")
+            }
+            DriverError::Halted { .. } => {
+                with(Kind::Unavailable, "end the person's program that stops it, and try again")
             }
             DriverError::TimedOut { .. } => with(Kind::Unavailable, "try again"),
             DriverError::Strange { .. } => {

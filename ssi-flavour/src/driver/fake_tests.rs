@@ -30,6 +30,7 @@ fn restore(folder: &str, cell: Option<Cell>) -> RestoreOrder {
         owner: person(OWNER),
         cell,
         cgroups: Vec::new(),
+        rlimits: Vec::new(),
         inherited: Vec::new(),
         network: None,
         tcp: Tcp::None,

@@ -15,17 +15,20 @@ mod gate;
 pub mod images;
 mod limits;
 mod look;
+mod memory;
 mod net;
 mod person;
 mod proc;
 mod recorded;
 mod restore;
+mod rlimits;
 mod run;
 mod stats;
 #[allow(unsafe_code)]
 mod sys;
 pub mod why;
 
+use crate::cell::proto::Rlimit;
 use crate::driver::images::{Manifest, OpenFile, Origin};
 use async_trait::async_trait;
 use serde::{Deserialize, Serialize};
@@ -36,6 +39,7 @@ use std::time::Duration;
 
 pub use error::{DriverError, Step};
 pub use external::ExternalFd;
+pub(crate) use memory::memory_bytes;
 pub(crate) use net::Network;
 pub use person::Person;
 
@@ -54,23 +58,6 @@ pub(crate) fn outer_pid(cell: Option<i32>, inner: i32) -> std::io::Result<Option
 /// Those of the system; that it has ended is one.
 pub(crate) fn inner_pid(outer: i32) -> std::io::Result<i32> {
     proc::inner_pid(outer)
-}
-
-/// How much memory a tree has that no file has, in bytes, as far as its processes tell: what an image
-/// of it is about as large as.
-///
-/// # Errors
-/// Those of the system; that it has ended is one.
-pub(crate) fn memory_bytes(root: i32) -> std::io::Result<u64> {
-    let mut bytes = 0_u64;
-    for pid in proc::tree(root)? {
-        match proc::memory_bytes(pid) {
-            Ok(of) => bytes = bytes.saturating_add(of),
-            Err(e) if proc::ended(&e) && pid != root => {}
-            Err(e) => return Err(e),
-        }
-    }
-    Ok(bytes)
 }
 
 /// What saves trees and starts them again. Every call ends within its limit.
@@ -264,6 +251,8 @@ pub struct RestoreOrder {
     pub cell: Option<Cell>,
     /// The control groups to enter: a folder of each hierarchy.
     pub cgroups: Vec<PathBuf>,
+    /// What each of its processes may have at most (`hard`), whatever the images say.
+    pub rlimits: Vec<Rlimit>,
     /// What takes the place of outer descriptors.
     pub inherited: Vec<Inherited>,
     /// Its network, for a tree with one of its own; without it, a new one with nothing but a

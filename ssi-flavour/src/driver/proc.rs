@@ -124,7 +124,7 @@ pub(super) fn connected(text: &str) -> BTreeSet<u64> {
     text.lines().skip(1).filter_map(inode).collect()
 }
 
-fn malformed(path: &Path) -> Error {
+pub(super) fn malformed(path: &Path) -> Error {
     Error::new(ErrorKind::InvalidData, format!("{} has another form", path.display()))
 }
 
@@ -156,30 +156,13 @@ pub(super) fn text(path: &Path) -> Result<String> {
 }
 
 /// What a link says, without failing for what cannot be followed, as a zombie's.
-fn link(path: &Path) -> Option<String> {
+pub(super) fn link(path: &Path) -> Option<String> {
     read_link(path).ok().map(|to| to.to_string_lossy().into_owned())
 }
 
 /// Whether an error only says that a process ended meanwhile.
 pub(super) fn ended(error: &Error) -> bool {
     error.kind() == ErrorKind::NotFound || error.raw_os_error() == Some(libc::ESRCH)
-}
-
-/// How much memory a process has that no file has, in bytes.
-pub(super) fn memory_bytes(pid: i32) -> Result<u64> {
-    Ok(memory(&text(&of(pid, "status"))?))
-}
-
-/// The same by a `/proc/PID/status`, in which a zombie has none.
-fn memory(status: &str) -> u64 {
-    let of = |line: &str| -> Option<u64> {
-        let (name, value) = line.split_once(':')?;
-        if !["RssAnon", "RssShmem", "VmSwap"].contains(&name) {
-            return None;
-        }
-        value.trim().strip_suffix("kB")?.trim().parse::<u64>().ok()?.checked_mul(1024)
-    };
-    status.lines().filter_map(of).fold(0, u64::saturating_add)
 }
 
 /// All pids that this process sees.
@@ -309,15 +292,6 @@ mod tests {
         };
         assert_eq!(status, expected);
         assert_eq!(Status::parse("Uid:\t1000\t0\n"), None);
-    }
-
-    #[test]
-    fn memory_without_that_of_files() {
-        // wrong: an image would be begun in memory that has no room for it
-        let text = "Name:\tRssAnon: 7 kB\nVmRSS:\t 900 kB\nRssAnon:\t     100 kB\n\
-            RssFile:\t 800 kB\nRssShmem:\t 20 kB\nVmSwap:\t 3 kB\n";
-        assert_eq!(memory(text), 123 * 1024);
-        assert_eq!(memory("State:\tZ (zombie)\n"), 0);
     }
 
     #[test]

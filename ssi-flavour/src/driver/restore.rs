@@ -17,7 +17,8 @@ use super::net::Network;
 use super::recorded::{Images, Recorded};
 use super::run::Run;
 use super::sys::{As, Rights};
-use super::{Cell, RestoreOrder, Restored, Tcp, Trust, proc};
+use super::{Cell, RestoreOrder, Restored, Tcp, Trust, proc, rlimits};
+use crate::cell::proto::Rlimit;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::{Pid, Uid, fchown};
 use rustix::thread::CapabilitySet;
@@ -63,14 +64,17 @@ impl Criu {
         let person = order.owner.clone();
         let look = Arc::new(Look { cell, person, recorded: found.recorded });
         let (stopped, uid) = (order.stopped, order.owner.uid);
+        let most: Arc<[Rlimit]> = order.rlimits.clone().into();
         let mut run = self.prepared(order, found.account, found.clocks).await?;
         let gate = Gate::new(&mut run, uid)?;
         let (tell, told) = channel();
-        let held = Arc::clone(&look);
+        let (held, limits) = (Arc::clone(&look), Arc::clone(&most));
         // It ends with CRIU.
-        drop(tokio::task::spawn_blocking(move || gate.serve(|| at_gate(&held, pid), &tell)));
+        drop(tokio::task::spawn_blocking(move || {
+            gate.serve(|| at_gate(&held, &limits, pid), &tell)
+        }));
         let ended = match run.run(&self.program).await {
-            Err(error @ DriverError::TimedOut { .. }) => {
+            Err(error @ (DriverError::TimedOut { .. } | DriverError::Halted { .. })) => {
                 end_half(cell, pid).await?;
                 return Err(error);
             }
@@ -95,7 +99,7 @@ impl Criu {
         let root = find(cell, pid).await?;
         if let Some(root) = root {
             let made = blocking(move || match asked {
-                true => look.at(root, When::Made),
+                true => rlimits::confine(root, &most).and_then(|()| look.at(root, When::Made)),
                 false => {
                     let what = "CRIU did not have it looked at".to_owned();
                     Err(DriverError::Strange { pid, what })
@@ -130,6 +134,7 @@ impl Criu {
         let offsets = clocks.map(Clocks::offsets).transpose();
         let offsets = offsets.map_err(DriverError::system("read this machine's clocks"))?;
         run.by_clocks(offsets.flatten());
+        run.limited(&order.rlimits);
         for folder in &order.cgroups {
             run.in_cgroup(folder)?;
         }
@@ -201,11 +206,13 @@ async fn is_free(cell: Option<Cell>, pid: i32) -> Result<bool, DriverError> {
     Ok(true)
 }
 
-/// Looks at a tree that CRIU keeps.
-fn at_gate(look: &Look, pid: i32) -> Result<(), DriverError> {
+/// Looks at a tree that CRIU keeps, and has it have no more than `most`.
+fn at_gate(look: &Look, most: &[Rlimit], pid: i32) -> Result<(), DriverError> {
     let found = proc::outer_pid(look.cell.map(|cell| cell.pid), pid);
     let root = found.map_err(DriverError::system("look into the cell"))?;
-    look.at(root.ok_or(DriverError::Gone { pid })?, When::Held)
+    let root = root.ok_or(DriverError::Gone { pid })?;
+    rlimits::confine(root, most)?;
+    look.at(root, When::Held)
 }
 
 async fn find(cell: Option<Cell>, inner: i32) -> Result<Option<i32>, DriverError> {

@@ -2,7 +2,8 @@
 
 use super::error::{DriverError, Step};
 use super::sys::{self, As, Child, Rights};
-use super::{Cell, images};
+use super::{Cell, images, proc};
+use crate::cell::proto::{Rlimit, RlimitKind};
 use nix::sys::signal::{Signal, killpg};
 use nix::unistd::Pid;
 use std::ffi::OsString;
@@ -25,6 +26,10 @@ const LOG: &str = "log";
 const OUTPUT: &str = "output";
 /// The most that is read of a file that CRIU wrote about itself, in bytes.
 const READ_MAX: u64 = 1 << 20;
+/// From one look to the next whether CRIU is stopped, and in how many of them, one after the other,
+/// it is for it to be given up.
+const HALTED_LOOK: Duration = Duration::from_secs(1);
+const HALTED_LOOKS: u32 = 5;
 /// Folders of runs that failed, of which the newest are kept.
 const LOGS_KEPT: usize = 128;
 
@@ -42,6 +47,8 @@ pub(super) struct Run {
     kept: Vec<OwnedFd>,
     network: Option<OwnedFd>,
     rights: Rights,
+    /// Of processes of its person.
+    processes: Option<Rlimit>,
     work: PathBuf,
 }
 
@@ -80,6 +87,7 @@ impl Run {
             kept: Vec::new(),
             network: None,
             rights: Rights::Root { person: None, real: None },
+            processes: None,
             work,
         })
     }
@@ -98,6 +106,12 @@ impl Run {
         }
         self.rights = rights;
         Ok(())
+    }
+
+    /// Has a person's have no more of these limits than their program, as far as they hold for all
+    /// of the person's processes. Others are not meant for CRIU, which needs more files and memory.
+    pub(super) fn limited(&mut self, most: &[Rlimit]) {
+        self.processes = most.iter().find(|limit| limit.kind == RlimitKind::Processes).copied();
     }
 
     /// Has it run in this network instead of the driver's; only in a cell.
@@ -197,7 +211,9 @@ impl Run {
             namespaces,
             clocks: self.clocks,
             rights: self.rights,
+            processes: self.processes,
         };
+        let below = child.clocks.is_some() || !child.namespaces.is_empty();
         sys::prepare(&mut command, child);
         let mut child = command.spawn().map_err(|e| match e.kind() {
             ErrorKind::NotFound => {
@@ -208,13 +224,23 @@ impl Run {
         // The descriptors that it has now would keep pipes open.
         drop(command);
         let mut session = Session::of(child.id());
-        let status = tokio::time::timeout(self.limit, child.wait()).await;
-        let Ok(status) = status else {
-            drop(session);
-            child.wait().await.map_err(starting())?;
-            return Err(DriverError::TimedOut { step: self.step, limit: self.limit });
+        let broken_off = {
+            let halted = halted(session.0, below);
+            tokio::select! {
+                ended = tokio::time::timeout(self.limit, child.wait()) => ended.map_err(|_| {
+                    DriverError::TimedOut { step: self.step, limit: self.limit }
+                }),
+                after = halted => Err(DriverError::Halted { step: self.step, after }),
+            }
         };
-        let status = status.map_err(starting())?;
+        let status = match broken_off {
+            Ok(status) => status.map_err(starting())?,
+            Err(error) => {
+                drop(session);
+                child.wait().await.map_err(starting())?;
+                return Err(error);
+            }
+        };
         session.0 = None;
         let killed = status.code().is_none_or(|code| code >= sys::SIGNAL_CODE);
         Ok(Ended { good: status.success(), killed, uid, work: self.work })
@@ -284,6 +310,33 @@ fn read(path: &Path, uid: u32) -> std::io::Result<Vec<u8>> {
     let mut bytes = Vec::new();
     file.take(READ_MAX).read_to_end(&mut bytes)?;
     Ok(bytes)
+}
+
+/// Returns once CRIU was found stopped (`T`, proc_pid_stat(5)) again and again, and for how long:
+/// with a person's rights it can be stopped by what they run, and would be waited for to the limit.
+/// `below`: CRIU is the child of the run's process, `leader`, which waits for it.
+async fn halted(leader: Option<Pid>, below: bool) -> Duration {
+    let Some(leader) = leader else { return std::future::pending().await };
+    let mut looks = 0;
+    while looks < HALTED_LOOKS {
+        tokio::time::sleep(HALTED_LOOK).await;
+        looks = if stands(leader.as_raw(), below) { looks + 1 } else { 0 };
+    }
+    HALTED_LOOK * looks
+}
+
+/// Whether CRIU is stopped just now.
+fn stands(leader: i32, below: bool) -> bool {
+    let pid = match below {
+        true => {
+            let children = proc::text(&proc::of(leader, &format!("task/{leader}/children")));
+            let first = |all: String| all.split_whitespace().next()?.parse::<i32>().ok();
+            children.ok().and_then(first)
+        }
+        false => Some(leader),
+    };
+    // One that has ended is waited for.
+    pid.is_some_and(|pid| proc::stat(pid).is_ok_and(|stat| stat.state == 'T'))
 }
 
 /// The session that a run's process leads: ended with all that is in it, when it is not awaited

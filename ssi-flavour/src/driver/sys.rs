@@ -1,12 +1,15 @@
 //! Starting a process with what only the child itself can do before its program runs.
 
 use super::limits::RealIds;
-use crate::sys::{close_from, exit_now};
+use crate::cell::proto::Rlimit;
+use crate::program::{OOM_SCORE, limit};
+use crate::sys::{close_from, exit_now, new_session_keyring};
 use nix::errno::Errno;
 use nix::sys::wait::{WaitStatus, waitpid};
 use nix::unistd::{Gid, Pid, Uid, setgroups, setresgid, setresuid};
 use rustix::fs::{Mode, OFlags, open};
 use rustix::io::{FdFlags, fcntl_setfd, write};
+use rustix::process::Resource;
 use rustix::thread::{CapabilitySet, CapabilitySets, UnshareFlags};
 use std::io::Result;
 use std::os::fd::{AsFd, OwnedFd};
@@ -53,6 +56,8 @@ pub(super) struct Child {
     pub(super) clocks: Option<String>,
     /// Whose rights it has at last.
     pub(super) rights: Rights,
+    /// With a person's rights: of all processes of theirs.
+    pub(super) processes: Option<Rlimit>,
 }
 
 /// Has the child of `command` begin a session of its own, make files for its user alone, and be
@@ -69,6 +74,12 @@ pub(super) fn prepare(command: &mut Command, child: Child) {
         for fd in &child.kept {
             fcntl_setfd(fd, FdFlags::empty())?;
         }
+        if let Rights::Person(_) = &child.rights {
+            // Here /proc is this process's; what it becomes, and makes, has that too.
+            let how = OFlags::WRONLY | OFlags::CLOEXEC;
+            let file = open(c"/proc/self/oom_score_adj", how, Mode::empty())?;
+            write(file, OOM_SCORE.as_bytes())?;
+        }
         if let Some(offsets) = &child.clocks {
             own_clocks(offsets)?;
         }
@@ -82,7 +93,14 @@ pub(super) fn prepare(command: &mut Command, child: Child) {
         }
         match &child.rights {
             Rights::Root { person, real } => stay_root(*person, *real),
-            Rights::Person(of) => become_person(of),
+            Rights::Person(of) => {
+                // What CRIU makes has CRIU's, and with it whatever keys are in there.
+                new_session_keyring()?;
+                if let Some(most) = &child.processes {
+                    limit(Resource::Nproc, most.soft, most.hard)?;
+                }
+                become_person(of)
+            }
         }
     };
     // SAFETY: between fork and exec the closure only makes system calls; of what is in the C

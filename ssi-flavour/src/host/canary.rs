@@ -114,6 +114,7 @@ impl Host {
             owner,
             cell: Some(cell),
             cgroups: Vec::new(),
+            rlimits: Vec::new(),
             inherited: inherited.map(|(key, fd)| Inherited { key, fd }).collect(),
             network: None,
             tcp: Tcp::None,

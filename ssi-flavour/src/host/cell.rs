@@ -1,5 +1,6 @@
 //! What the host asks its cell. All of it waits.
 
+use super::restores::{RESTORES_MAX, Restores};
 use crate::cell::proto::{
     Ask, CONNECTIONS_MAX, Dying, Exit, Leased, Program, Refusal, Start, Started, Status, Tree,
 };
@@ -30,8 +31,6 @@ const LISTEN: Duration = Duration::from_secs(60);
 const HALTS_MAX: u32 = 20;
 /// Programs that are started at a time. One whose volume does not answer takes a while.
 const STARTS_MAX: usize = 8;
-/// Copies that are restored at a time.
-const RESTORES_MAX: usize = 4;
 
 /// The cell of a node. Of its connections ([`CONNECTIONS_MAX`]) one is for all that is answered at
 /// once, and stays, so that nothing keeps a lease from the cell; one hears of ends; the others are
@@ -42,7 +41,7 @@ pub(super) struct Calls {
     /// To be had for what starts a program or a helper.
     pub(super) starts: Semaphore,
     /// To be had for what restores a copy.
-    pub(super) restores: Semaphore,
+    pub(super) restores: Restores,
 }
 
 const _: () = assert!(STARTS_MAX + RESTORES_MAX + 2 <= CONNECTIONS_MAX);
@@ -56,7 +55,7 @@ impl Calls {
         DirBuilder::new().recursive(true).mode(0o700).create(dir)?;
         end_old(dir)?;
         launch(program, dir, node)?;
-        let (starts, restores) = (Semaphore::new(STARTS_MAX), Semaphore::new(RESTORES_MAX));
+        let (starts, restores) = (Semaphore::new(STARTS_MAX), Restores::new());
         Ok(Calls { dir: dir.to_owned(), one: Mutex::default(), starts, restores })
     }
 
@@ -105,8 +104,8 @@ impl Calls {
     }
 
     /// Says until when trees may run, and after what time of standing still they are ended when no
-    /// host is left. What the cell itself had stopped and is no copy's, as it left its tree, is
-    /// sent the signal `rest`. Whether all stood still: copies go on when the host lets them.
+    /// host is left. What the cell itself had stopped and is none of `copies`', as it left its tree,
+    /// is sent the signal `rest`. Whether all stood still: copies go on when the host lets them.
     pub(super) fn lease(
         &self,
         until: Millis,

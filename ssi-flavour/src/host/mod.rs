@@ -26,6 +26,7 @@ mod line;
 mod memory;
 mod output;
 mod progress;
+mod restores;
 mod sealed;
 mod shell;
 mod start;
@@ -561,8 +562,10 @@ impl Host {
         if until == self.leased {
             return Ok(());
         }
-        let copies = self.all().into_iter().map(|(id, epoch)| Tree { id: id.0, epoch });
-        let copies: HashSet<Tree> = copies.collect();
+        // What is being restored stands still until it is a copy.
+        let restored = self.restoring.iter().map(|(id, coming)| (*id, coming.epoch));
+        let copies = self.all().into_iter().chain(restored);
+        let copies: HashSet<Tree> = copies.map(|(id, epoch)| Tree { id: id.0, epoch }).collect();
         // With its last term all copies ended here; what is left of them ends as well.
         let rest = if self.leased == Millis(0) { libc::SIGKILL } else { libc::SIGCONT };
         let (calls, end_after) = (self.calls.clone(), Some(self.setup.times.dead()));

@@ -340,6 +340,7 @@ impl Host {
             self.collects(id, job);
         }
         let (limits, groups) = (job.limits, self.groups.clone());
+        let rlimits = job.program.rlimits.clone();
         self.restoring.insert(id, coming);
         let (driver, calls) = (self.setup.driver.clone(), self.calls.clone());
         let (fetching, peers, events) =
@@ -400,6 +401,7 @@ impl Host {
                                 owner,
                                 cell: Some(cell),
                                 cgroups,
+                                rlimits,
                                 inherited: keys.map(|(key, fd)| Inherited { key, fd }).collect(),
                                 network,
                                 tcp: tcp(cell),
@@ -508,7 +510,7 @@ pub(super) async fn restore(
 ) -> Result<(), NotMade> {
     let of = calls.clone();
     let text = |e: CallError| e.to_string();
-    let _one = calls.restores.acquire().await.map_err(|e| e.to_string())?;
+    let _turn = calls.restores.turn(order.owner.uid).await.map_err(|e| e.to_string())?;
     // Pids of other nodes can be had as long as this connection lasts, and what is nobody's yet
     // stays.
     let widened = wait(move || {

@@ -2,6 +2,7 @@ use crate::cells::{Cell, PATIENCE, UID, ended, script};
 use std::collections::BTreeMap;
 use std::io::{BufRead, BufReader};
 use std::os::unix::net::UnixListener;
+use std::process::{Child, Command};
 use std::time::Instant;
 use xos_base::when::{Clock, SystemClock};
 use xos_ssi::cell::proto::{Ask, Exit, Leased, Refusal};
@@ -120,6 +121,52 @@ fn all_stand_still_though_their_agent_is_dead_and_they_try_to_escape() {
     let stopped = still.iter().filter(|(_, state)| **state == 'T');
     let forgotten: Vec<_> = stopped.filter(|(pid, _)| !leased.stopped.contains(pid)).collect();
     assert!(forgotten.is_empty(), "these would stand still for ever: {forgotten:?}");
+}
+
+/// In a cell from outside, with a person's rights, as CRIU is that makes a copy.
+struct Entered(Child);
+
+impl Entered {
+    fn new(init: i32) -> Entered {
+        let (init, id) = (init.to_string(), UID.to_string());
+        let mut nsenter = Command::new("nsenter");
+        nsenter.args(["--target", &init, "--pid", "--mount", "--", "setpriv", "--reuid", &id]);
+        nsenter.args(["--regid", &id, "--clear-groups", "--", "sleep", "1000"]);
+        Entered(nsenter.spawn().expect("nsenter of util-linux"))
+    }
+}
+
+impl Drop for Entered {
+    fn drop(&mut self) {
+        // What it waits for ends with the cell.
+        let ended = self.0.kill().and_then(|()| self.0.wait());
+        if let Err(e) = ended {
+            println!("left behind: {e}");
+        }
+    }
+}
+
+#[test]
+fn who_makes_a_copy_goes_on_until_that_is_over() {
+    // wrong: CRIU, which is its person's, would be stopped when a lease ends while it makes a copy,
+    // and the half of a copy go on with the next one; or it would run on when nobody restores
+    let Some(mut cell) = Cell::without_lease(3) else { return };
+    cell.lease(u64::MAX, None);
+    let (started, _reader) = cell.start(script(1, "exec sleep 1000")).unwrap();
+    let init = cell.client.status().unwrap().init_pid;
+    let mut restores = Client::connect(cell.dir.path()).unwrap();
+    restores.call::<()>(Ask::Widen { on: true }, &[]).unwrap();
+    let _entered = Entered::new(init);
+    let both = states_when(init, |states| states.len() == 2);
+    let entered = both.into_keys().find(|pid| *pid != started.pid).unwrap();
+    // It holds at once.
+    cell.lease(0, None);
+    let states = states_when(init, |states| states[&started.pid] == 'T');
+    assert_ne!(states[&entered], 'T', "{states:?}");
+    drop(restores);
+    states_when(init, stand_still);
+    let leased = cell.lease(u64::MAX, None);
+    assert!(leased.stopped.contains(&entered) && leased.stopped.contains(&started.pid));
 }
 
 #[test]

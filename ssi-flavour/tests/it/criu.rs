@@ -165,6 +165,7 @@ impl Two {
             owner: person(OWNER),
             cell: Some(self.there.cell),
             cgroups: Vec::new(),
+            rlimits: Vec::new(),
             inherited: Vec::new(),
             network: None,
             tcp: Tcp::None,

@@ -4,11 +4,31 @@
 use crate::criu::{COUNTER, OWNER, PATIENCE, Two, counts, forge, lines};
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::Path;
+use xos_ssi::cell::proto::{Rlimit, RlimitKind};
 use xos_ssi::driver::{Checkpointer, DriverError, DumpOrder, Leave, RestoreOrder, Tcp, Trust};
 
 /// Has a descriptor of a file that everybody may read, which is as long as that of one that nobody
 /// may.
 const READER: &str = "exec 5</etc/passwd; while :; do echo a; sleep 0.02; done";
+
+/// Adds a key to its session keyring (add_key(2)).
+const KEEPS_KEY: &str = "
+import ctypes, sys
+add = int(sys.argv[1])
+c = ctypes.CDLL(None, use_errno=True)
+key = c.syscall(add, b'user', sys.argv[2].encode(), b'x', ctypes.c_size_t(1), -3)
+sys.exit('no key: error %d' % ctypes.get_errno() if key < 0 else 0)
+";
+/// Says again and again whether it finds that key there (KEYCTL_SEARCH, keyctl(2)).
+const SEES_KEY: &str = "
+import ctypes, os, sys, time
+keyctl, name = int(sys.argv[1]), sys.argv[2].encode()
+c = ctypes.CDLL(None)
+while True:
+    found = c.syscall(keyctl, 10, -3, b'user', name, 0) > 0
+    os.write(1, b'has it\\n' if found else b'has none\\n')
+    time.sleep(0.02)
+";
 
 /// Of another site.
 fn foreign(two: &Two, folder: &Path) -> RestoreOrder {
@@ -58,6 +78,69 @@ async fn a_program_of_another_site_has_its_persons_rights_and_no_others() {
         assert_eq!((metadata.mode() & 0o777, metadata.uid(), metadata.gid()), (0o600, 0, 0));
     }
     assert_eq!(std::fs::metadata(&folder).unwrap().mode() & 0o777, 0o700);
+}
+
+/// If it failed, a program that came back would have the keys of the node's agent, and share a
+/// keyring with all others that came back.
+#[tokio::test]
+async fn a_program_that_comes_back_has_none_of_the_agents_keys() {
+    // This thread's, which is the agent's here, and that of all that it starts.
+    if let Err(e) = xos_ssi::sys::new_session_keyring() {
+        return println!("skipped: no keyrings here: {e}");
+    }
+    let name = format!("xos-test-{}", std::process::id());
+    let (add, keyctl) = (libc::SYS_add_key.to_string(), libc::SYS_keyctl.to_string());
+    let python = "/usr/bin/python3";
+    match std::process::Command::new(python).args(["-c", KEEPS_KEY, &add, &name]).status() {
+        Ok(kept) if kept.success() => {}
+        no => return println!("skipped: no key can be kept here: {no:?}"),
+    }
+    let Some(mut two) = Two::new().await else { return };
+    let out = two.file("out", 0o600);
+    let pid = two.start(out.to_str().unwrap(), &[python, "-c", SEES_KEY, &keyctl, &name]);
+    let before = lines(&out, 10);
+    assert!(before.iter().all(|line| line == "has it"), "nothing is tried here: {before:?}");
+    let folder = two.folder("images");
+    two.save(pid, &folder, Leave::Killed).await;
+    let before = lines(&out, 10).len();
+    two.criu.restore(two.restore_order(&folder)).await.unwrap();
+    let after = lines(&out, before + 10);
+    // The first may be of a search that was begun before.
+    let after = &after[before + 1..];
+    assert!(after.iter().all(|line| line == "has none"), "{after:?}");
+}
+
+/// If it failed, a program could have more processes or files once it moved than where it is now,
+/// or be spared when memory is short and others are ended.
+#[tokio::test]
+async fn a_program_comes_back_within_the_limits_of_its_new_node() {
+    let Some(mut two) = Two::new().await else { return };
+    let out = two.file("out", 0o600);
+    let pid = two.start(out.to_str().unwrap(), &["/bin/sleep", "1000"]);
+    let folder = two.folder("images");
+    two.save(pid, &folder, Leave::Killed).await;
+    let most = |kind, most| vec![Rlimit { kind, soft: Some(most), hard: Some(most) }];
+    let has = |root: i32, name: &str, most: &str| {
+        let text = std::fs::read_to_string(format!("/proc/{root}/limits")).unwrap();
+        let line = text.lines().find_map(|line| line.strip_prefix(name)).unwrap();
+        assert_eq!(line.split_whitespace().take(2).collect::<Vec<_>>(), [most; 2], "{text}");
+    };
+    let rlimits = most(RlimitKind::Processes, 300);
+    let order = RestoreOrder { rlimits, ..foreign(&two, &folder) };
+    let root = two.criu.restore(order).await.unwrap().outer_pid.unwrap();
+    has(root, "Max processes", "300");
+    let score = std::fs::read_to_string(format!("/proc/{root}/oom_score_adj")).unwrap();
+    assert!(score.trim().parse::<i32>().unwrap() >= 300, "{score}");
+    // Where root may not lower what is another's, it does not come back.
+    let (cell, rlimits) = (Some(two.here.cell), most(RlimitKind::OpenFiles, 64));
+    match two.criu.restore(RestoreOrder { cell, rlimits, ..foreign(&two, &folder) }).await {
+        Ok(restored) => has(restored.outer_pid.unwrap(), "Max open files", "64"),
+        Err(DriverError::Strange { what, .. }) => {
+            assert!(what.contains("a higher limit (Max open files)"), "{what}");
+            assert_eq!(two.here.outer(pid), None, "nothing of it is left");
+        }
+        Err(other) => panic!("{other}"),
+    }
 }
 
 /// If it failed, a program that waits by a clock would hang, or not wait, once it moved to a machine

@@ -22,7 +22,7 @@ const IN_FORCE_MAX: Duration = Duration::from_secs(5);
 /// for rights that are missing every 15 s.
 const RIGHT_BACK_MAX: Duration = Duration::from_secs(30);
 /// So many processes that want to run fill a node of two processors.
-const FILL: usize = 5;
+const FILL: usize = 10;
 /// The status of a program whose person may not start it.
 const REFUSED_STATUS: u64 = 126;
 /// What stands in a file that only its person reads.

@@ -251,7 +251,13 @@ impl<'a> Mover<'a> {
     /// It goes on, ends when it is to, and there never were two of it; or its person is told how it
     /// ended.
     fn comes_to_its_end(&self, sort: Sort, killed: bool) {
+        let far = self.trail().iter().map(|(_, n)| *n).max();
         self.writes(MORE);
+        // What it wrote before is there again: it ends no earlier than it had come.
+        soon_within(SETTLED_MAX, "it is as far as it was", || {
+            let over = || ["ended", "lost"].iter().any(|s| self.seen()["state"] == *s);
+            (self.trail().last().map(|(_, n)| *n) > far || over()).then_some(())
+        });
         let stop = stop_file(&self.name);
         self.w.xsub(&self.w.milo, &["--on", "pisa", "--", "touch", &stop]).ok();
         let t = soon_within(SETTLED_MAX, "it comes to its end", || {
