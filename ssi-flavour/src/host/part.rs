@@ -2,7 +2,7 @@
 //! otherwise fill this one's disk.
 
 use super::memory::Room;
-use rustix::fs::{StatVfs, statvfs};
+use rustix::fs::statvfs;
 use std::io::{self, ErrorKind};
 use std::path::PathBuf;
 
@@ -39,23 +39,26 @@ impl Part {
     /// # Errors
     /// `StorageFull` when the disk is as full as images may make it; that of asking.
     pub(super) fn takes_more(&self) -> io::Result<()> {
-        match self.room.is_some() || is_spare(&statvfs(&self.path)?) {
-            true => Ok(()),
-            false => {
-                let why = "this node's disk has no more room for images of other nodes";
-                Err(io::Error::new(ErrorKind::StorageFull, why))
-            }
+        if self.room.is_some() {
+            return Ok(());
         }
+        let disk = statvfs(&self.path)?;
+        let bytes = |blocks: u64| blocks.saturating_mul(disk.f_frsize);
+        let all = (bytes(disk.f_bavail), bytes(disk.f_blocks));
+        if is_spare(all, (disk.f_favail, disk.f_files)) {
+            return Ok(());
+        }
+        let why = "this node's disk has no more room for images of other nodes";
+        Err(io::Error::new(ErrorKind::StorageFull, why))
     }
 }
 
-/// Whether a disk has more than what stays free of images.
-fn is_spare(disk: &StatVfs) -> bool {
+/// Whether of all bytes of a disk, and of all its files, more are free than stay free of images.
+fn is_spare(bytes: (u64, u64), files: (u64, u64)) -> bool {
     // Some do not say how large they are, or have files without a limit.
-    let spare = |free: u64, all: u64, most: u64| all == 0 || free > (all / FREE_PART).min(most);
-    let bytes = |blocks: u64| blocks.saturating_mul(disk.f_frsize);
-    spare(bytes(disk.f_bavail), bytes(disk.f_blocks), FREE_BYTES_MAX)
-        && spare(disk.f_favail, disk.f_files, FREE_FILES_MAX)
+    let spare =
+        |(free, all): (u64, u64), most: u64| all == 0 || free > (all / FREE_PART).min(most);
+    spare(bytes, FREE_BYTES_MAX) && spare(files, FREE_FILES_MAX)
 }
 
 #[cfg(test)]
@@ -66,20 +69,12 @@ mod tests {
     fn images_leave_something_of_the_disk() {
         // wrong: a rooted node could fill this one's disk with images, by bytes or by names, and
         // nothing of what runs here be written down any more
-        let dir = tempfile::tempdir().unwrap();
-        let disk = statvfs(dir.path()).unwrap();
-        let of = |blocks, left, files, names| StatVfs {
-            f_frsize: 4096,
-            f_blocks: blocks,
-            f_bavail: left,
-            f_files: files,
-            f_favail: names,
-            ..disk
-        };
-        assert!(is_spare(&of(320, 11, 320, 11)));
-        assert!(!is_spare(&of(320, 10, 320, 11)), "bytes");
-        assert!(!is_spare(&of(320, 11, 320, 10)), "names");
-        assert!(is_spare(&of(320, 11, 0, 0)), "as many names as there are bytes");
-        assert!(is_spare(&of(1 << 40, 300_000, 320, 11)), "a large disk has enough with less");
+        assert!(is_spare((11, 320), (11, 320)));
+        assert!(!is_spare((10, 320), (11, 320)), "bytes");
+        assert!(!is_spare((11, 320), (10, 320)), "names");
+        assert!(is_spare((11, 320), (0, 0)), "as many names as there are bytes");
+        let large = 1 << 50;
+        assert!(is_spare((FREE_BYTES_MAX + 1, large), (FREE_FILES_MAX + 1, large)));
+        assert!(!is_spare((FREE_BYTES_MAX, large), (FREE_FILES_MAX + 1, large)));
     }
 }
