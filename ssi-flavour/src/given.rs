@@ -1,4 +1,5 @@
-//! How many streams a node gives others at a time: each takes a thread, descriptors and maybe a port.
+//! How many streams a node gives others at a time: each takes a thread, descriptors and maybe a
+//! port.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};

@@ -27,7 +27,7 @@ pub(super) struct Place {
 }
 
 impl Apart {
-    const fn new(name: &'static str, most: usize) -> Apart {
+    pub(super) const fn new(name: &'static str, most: usize) -> Apart {
         Apart { name, places: Semaphore::const_new(most) }
     }
 

@@ -78,7 +78,6 @@ impl Fetch {
 
 #[cfg(test)]
 mod tests {
-    use super::super::apart::HOLDS;
     use super::super::line::{SILENCE_MAX, WHOLE_MAX};
     use super::super::within::Limited;
     use super::*;
@@ -103,16 +102,14 @@ mod tests {
     #[tokio::test]
     async fn what_waits_for_a_thread_can_be_given_up() {
         // wrong: a program that is ended would stay as long as other nodes hold up other images
+        static ONE: Apart = Apart::new("one", 1);
         let fetch = Arc::new(Fetch::default());
-        let mut places = Vec::new();
-        for _ in 0..8 {
-            places.push(HOLDS.place().await.unwrap());
-        }
+        let _place = ONE.place().await.unwrap();
         let of = fetch.clone();
-        let waits = tokio::spawn(async move { of.by(&HOLDS, || Ok(())).await });
+        let waits = tokio::spawn(async move { of.by(&ONE, || Ok(())).await });
         tokio::task::yield_now().await;
         fetch.give_up();
         assert!(waits.await.unwrap().is_err());
-        assert!(fetch.by(&HOLDS, || Ok(())).await.is_err(), "nor is it begun later");
+        assert!(fetch.by(&ONE, || Ok(())).await.is_err(), "nor is it begun later");
     }
 }

@@ -159,10 +159,10 @@ impl Store {
         self.prune(tree)
     }
 
-    /// A folder for an image of so many bytes, as is said, that comes from another node. It is to be
-    /// on the disk when it is whole if it `lasts`; else it is in memory, if there is room for it and
-    /// for the program that is made of it. Of a tree of which more came than was said the next one
-    /// goes by the disk, whatever is said.
+    /// A folder for an image of so many bytes, as is said, that comes from another node. It is to
+    /// be on the disk when it is whole if it `lasts`; else it is in memory, if there is room for it
+    /// and for the program that is made of it. Of a tree of which more came than was said the next
+    /// one goes by the disk, whatever is said.
     pub(super) fn part(
         &self,
         (tree, version): (TreeId, u64),

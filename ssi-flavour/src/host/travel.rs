@@ -134,8 +134,8 @@ impl Sent {
 }
 
 /// Takes an image that another node sends, of so many bytes at `most`, with [`FILE_BYTES`] for each
-/// file, and not many more than that node says first: it is in its place once all of it is here, and
-/// on the disk, if it `lasts`. Whether it is its owner's is seen when it is restored.
+/// file, and not many more than that node says first: it is in its place once all of it is here,
+/// and on the disk, if it `lasts`. Whether it is its owner's is seen when it is restored.
 ///
 /// # Errors
 /// That it breaks off, is not as it was sent, is larger, or is no image; then nothing is left of

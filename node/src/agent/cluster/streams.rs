@@ -55,7 +55,7 @@ impl Images {
             ((Some(node.clone()), Some(tree)), OF_A_TREE_MAX),
         ]);
         place.ok_or_else(|| {
-            Error::limited(format!("{node} is given too many images at a time, of tree {tree} too"))
+            Error::limited(format!("{node} is given enough at a time: no image of {tree} now"))
                 .hint("it tries again when others have ended")
         })
     }
