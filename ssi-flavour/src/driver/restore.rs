@@ -62,7 +62,10 @@ impl Criu {
         let (tell, told) = channel();
         let held = Arc::clone(&look);
         // It ends with CRIU.
-        drop(tokio::task::spawn_blocking(move || gate.serve(|| at_gate(&held, pid), &tell)));
+        let serving = move || gate.serve(|| at_gate(&held, pid), &tell);
+        // A volume that hangs holds none of the runtime's threads.
+        let begun = std::thread::Builder::new().name("gate".to_owned()).spawn(serving);
+        drop(begun.map_err(DriverError::system("look at what CRIU makes"))?);
         let ended = match run.run(&self.program).await {
             Err(error @ DriverError::TimedOut { .. }) => {
                 end_half(cell, pid).await?;
