@@ -56,8 +56,7 @@ impl Part {
 /// Whether of all bytes of a disk, and of all its files, more are free than stay free of images.
 fn is_spare(bytes: (u64, u64), files: (u64, u64)) -> bool {
     // Some do not say how large they are, or have files without a limit.
-    let spare =
-        |(free, all): (u64, u64), most: u64| all == 0 || free > (all / FREE_PART).min(most);
+    let spare = |(free, all): (u64, u64), most: u64| all == 0 || free > (all / FREE_PART).min(most);
     spare(bytes, FREE_BYTES_MAX) && spare(files, FREE_FILES_MAX)
 }
 
