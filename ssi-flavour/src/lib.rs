@@ -15,6 +15,7 @@ mod disk;
 pub mod driver;
 pub mod frame;
 pub mod ghost;
+pub mod given;
 pub mod host;
 pub mod overlay;
 pub mod peer;

@@ -177,6 +177,20 @@ fn a_move_goes_through_its_steps() {
     assert_eq!(d.beat(2), []);
 }
 
+/// If it failed, the target of a move could have any image of the tree from all who have one, as
+/// often as it likes.
+#[test]
+fn only_the_image_of_its_move_comes_to_a_target() {
+    let mut d = Desk::new(true);
+    assert_eq!(d.tree().comes_to(), None);
+    d.moving(2);
+    assert_eq!(d.tree().comes_to(), Some((n(2), 1)), "it may ask before it is made");
+    d.dumped(2, 1);
+    assert_eq!(d.tree().comes_to(), Some((n(2), 1)));
+    d.fact(2, Fact::Restored { tree: T, epoch: 2 });
+    assert_eq!(d.tree().comes_to(), None);
+}
+
 #[test]
 fn a_late_answer_of_an_older_attempt_does_nothing() {
     let mut d = Desk::new(true);

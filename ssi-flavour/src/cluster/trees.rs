@@ -341,10 +341,11 @@ impl Tree {
         }
     }
 
-    /// The node that is to make a copy from an image.
-    pub fn comes_to(&self) -> Option<NodeNumber> {
+    /// The node that is to make a copy from an image, and which one that is.
+    pub fn comes_to(&self) -> Option<(NodeNumber, u64)> {
         match &self.state {
-            TreeState::Moving { to, .. } | TreeState::Restarting { to, .. } => Some(*to),
+            TreeState::Moving { to, version, .. } => Some((*to, *version)),
+            TreeState::Restarting { to, .. } => Some((*to, self.checkpoint.as_ref()?.version)),
             _ => None,
         }
     }

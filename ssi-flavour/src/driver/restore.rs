@@ -70,9 +70,10 @@ impl Criu {
         let (tell, told) = channel();
         let (held, limits) = (Arc::clone(&look), Arc::clone(&most));
         // It ends with CRIU.
-        drop(tokio::task::spawn_blocking(move || {
-            gate.serve(|| at_gate(&held, &limits, pid), &tell)
-        }));
+        let serving = move || gate.serve(|| at_gate(&held, &limits, pid), &tell);
+        // A volume that hangs holds none of the runtime's threads.
+        let begun = std::thread::Builder::new().name("gate".to_owned()).spawn(serving);
+        drop(begun.map_err(DriverError::system("look at what CRIU makes"))?);
         let ended = match run.run(&self.program).await {
             Err(error @ (DriverError::TimedOut { .. } | DriverError::Halted { .. })) => {
                 end_half(cell, pid).await?;

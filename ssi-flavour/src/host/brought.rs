@@ -4,7 +4,8 @@
 //! Such an image is hostile input. What it may hold, [`reown`] says; [`trust`] says whose word it is
 //! to who starts a program from it.
 
-use super::images::{Fetch, Fetching, Taking};
+use super::fetch::Fetch;
+use super::images::{Fetching, Taking};
 use super::{Host, Job};
 use crate::cell::proto::Account;
 use crate::cluster::messages::{Image, TreeId};

@@ -1,7 +1,8 @@
 //! The files of programs: seen when they are saved, and brought back before they go on from there.
+//! A volume that does not answer holds threads of [`FILES`] only.
 
+use super::apart::FILES;
 use super::cell::Calls;
-use super::wait;
 use super::work::root_of;
 use crate::cell::proto::Tree;
 use crate::cluster::messages::CutFile;
@@ -42,7 +43,7 @@ pub(super) async fn flush(
     person: Person,
     limit: Duration,
 ) {
-    let flushed = wait(move || -> Result<(), String> {
+    let flushed = FILES.run(move || -> Result<(), String> {
         let root = root_of(&calls, tree, cell)?;
         files::flush(root, Some(cell), &person).map_err(|e| e.to_string())
     });
@@ -66,7 +67,7 @@ pub(super) async fn record(
     if dumped.open_files.is_empty() {
         return Ok(dumped);
     }
-    let seen = wait(move || {
+    let seen = FILES.run(move || {
         files::record(&mut dumped.open_files, root, Some(cell), &person).map(|()| dumped)
     });
     let failed = |e: &dyn std::fmt::Display| format!("its files cannot be looked at: {e}");
@@ -87,7 +88,7 @@ pub(super) async fn bring_back(
 ) -> Result<Vec<CutFile>, NotMade> {
     let (folder, person): (PathBuf, Person) = (folder.to_owned(), person.clone());
     let mark = format!("{}-{}", tree.id, tree.epoch);
-    let back = wait(move || match origin(&folder) {
+    let back = FILES.run(move || match origin(&folder) {
         Ok(origin) if origin.owner == person.uid => {
             files::bring_back(&origin.open_files, Some(cell), &person, &mark)
         }

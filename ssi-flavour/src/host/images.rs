@@ -1,24 +1,26 @@
 //! Images of other nodes, fetched to restore a tree here or to be kept; and images that came to
 //! nothing.
 
-use super::line::{self, Line, SILENCE_MAX};
+use super::apart::{HOLDS, IMAGES};
+use super::fetch::Fetch;
+use super::line::{self, SILENCE_MAX, WHOLE_MAX};
+use super::memory::with_room;
 use super::travel::receive;
+use super::within::{Limited, Line};
 use super::{Event, Host, Peers, Store, Work, wait};
 use crate::cluster::agent::Act;
 use crate::cluster::messages::{TreeId, Written};
-use crate::cluster::trees::STEP_MAX;
+use crate::cluster::trees::{HOLD_MAX, STEP_MAX};
 use crate::driver::images::verify;
 use crate::pids::NodeNumber;
 use std::collections::BTreeSet;
-use std::io::{self, ErrorKind, Read};
+use std::io;
 use std::os::unix::net::UnixStream;
-use std::sync::{Arc, Mutex, PoisonError};
-use std::time::{Duration, Instant};
+use std::sync::Arc;
+use std::time::Duration;
 use tokio::task::JoinHandle;
 use xos_base::Millis;
 
-/// How long all of an image may take.
-const FETCH_MAX: Duration = Duration::from_secs(6 * 3600);
 /// How long an image stays that was fetched before its copy is to be made: both steps of a move.
 const EXPECT_MAX: Duration = STEP_MAX.saturating_mul(2);
 /// After how many heartbeats an image of a move is made a checkpoint: until then the core has said
@@ -36,16 +38,6 @@ pub(super) struct Taking {
     pub(super) most: u64,
 }
 
-/// An image on its way here, that can be given up.
-#[derive(Debug, Default)]
-pub(super) struct Fetch(Mutex<Way>);
-
-#[derive(Debug, Default)]
-struct Way {
-    given_up: bool,
-    line: Option<Line>,
-}
-
 /// An image that comes before its copy is to be made.
 pub(super) struct Expected {
     pub(super) version: u64,
@@ -54,63 +46,11 @@ pub(super) struct Expected {
     since: Millis,
 }
 
-impl Fetch {
-    /// Nobody wants it any more.
-    pub(super) fn give_up(&self) {
-        let mut way = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        way.given_up = true;
-        if let Some(line) = way.line.take() {
-            line.end();
-        }
-    }
-
-    /// It comes over this one; an error when nobody wants it.
-    fn comes(&self, line: &Line) -> io::Result<()> {
-        let mut way = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        if way.given_up {
-            return Err(io::Error::other("it was given up"));
-        }
-        way.line = Some(line.again()?);
-        Ok(())
-    }
-
-    /// No more comes over that one.
-    fn over(&self) {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).line = None;
-    }
-}
-
-/// What comes, but neither silence nor drops for ever.
-struct Limited {
-    line: Line,
-    until: Instant,
-}
-
-impl Limited {
-    fn new(line: Line, silence: Duration, whole: Duration) -> io::Result<Limited> {
-        line.limit(silence)?;
-        Ok(Limited { line, until: Instant::now() + whole })
-    }
-}
-
-impl Read for Limited {
-    fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
-        let late = |why: &str| io::Error::new(ErrorKind::TimedOut, why.to_owned());
-        if Instant::now() >= self.until {
-            return Err(late("it takes too long"));
-        }
-        match self.line.read(buf) {
-            Err(e) if e.kind() == ErrorKind::WouldBlock => Err(late("nothing of it comes")),
-            read => read,
-        }
-    }
-}
-
 impl Host {
     /// Begins to fetch an image that is to be kept, and the output until then. One that nobody
-    /// could restart is no copy.
+    /// could restart is no copy. What was fetched of the tree before is given up.
     pub(super) fn hold(
-        &self,
+        &mut self,
         (tree, attempt): (TreeId, u64),
         version: u64,
         from: BTreeSet<NodeNumber>,
@@ -119,9 +59,14 @@ impl Host {
         let follow = self.copies.get(&tree).map(|c| c.streaming.follow.clone());
         let outputs = self.outputs();
         let (fetching, events) = (self.fetching(), self.events.clone());
+        let way = Arc::new(Fetch::default());
+        if let Some((_, before)) = self.holding.insert(tree, (version, way.clone())) {
+            before.give_up();
+        }
         tokio::spawn(async move {
-            let fetched = wait(move || -> Result<bool, String> {
-                fetching.fetch(&from, (tree, version), &Fetch::default(), true)?;
+            let of = way.clone();
+            let fetched = way.by(&HOLDS, move || -> Result<bool, String> {
+                fetching.fetch(&from, (tree, version), &of, (true, None))?;
                 let store = &fetching.store;
                 let found = verify(&store.folder(tree, version), owner);
                 let found = found.map_err(|why| why.to_string());
@@ -135,9 +80,17 @@ impl Host {
                     format!("what came is no image: {why}{}", left.unwrap_or_default())
                 })?;
                 let Some(output) = output else { return Ok(false) };
-                outputs.keep(tree, owner, &output, follow.as_deref()).map(|()| true)
+                outputs.keep(tree, owner, &output, (follow.as_deref(), &of)).map(|()| true)
             });
-            let done = fetched.await.map_err(|e| e.to_string()).flatten();
+            tokio::pin!(fetched);
+            let done = match tokio::time::timeout(HOLD_MAX, &mut fetched).await {
+                Ok(done) => done,
+                // The core waits for it no longer either.
+                Err(_late) => {
+                    way.give_up();
+                    fetched.await
+                }
+            };
             if let Err(why) = &done {
                 tracing::warn!(%tree, version, why, "no copy of a checkpoint was fetched");
             }
@@ -149,6 +102,9 @@ impl Host {
     /// Removes an image: it is not there any more when this returns. What stays on the disk goes
     /// when the next host begins.
     pub(super) fn discard(&self, tree: TreeId, version: u64) {
+        if let Some((_, way)) = self.holding.get(&tree).filter(|(of, _)| *of == version) {
+            way.give_up();
+        }
         let stays = move |error: &io::Error| {
             tracing::warn!(%tree, version, %error, "an image stays");
         };
@@ -178,8 +134,10 @@ impl Host {
         self.unexpect(tree);
         let (fetching, way) = (self.fetching(), Arc::new(Fetch::default()));
         let (of, nodes) = (way.clone(), BTreeSet::from([from]));
-        let fetched = tokio::task::spawn_blocking(move || {
-            fetching.fetch(&nodes, (tree, version), &of, false)
+        let fetched = tokio::spawn(async move {
+            let coming = of.clone();
+            let fetch = move || fetching.fetch(&nodes, (tree, version), &coming, (false, None));
+            of.by(&IMAGES, fetch).await
         });
         let since = self.setup.clock.up();
         self.expected.insert(tree, Expected { version, way, fetched, since });
@@ -222,6 +180,8 @@ impl Host {
         let late = self.expected.iter().filter(|(_, e)| now.since(e.since) >= EXPECT_MAX);
         let late: Vec<TreeId> = late.map(|(tree, _)| *tree).collect();
         late.into_iter().for_each(|tree| self.unexpect(tree));
+        // Who fetches has it as well.
+        self.holding.retain(|_, (_, way)| Arc::strong_count(way) > 1);
         let brief: BTreeSet<(TreeId, u64)> = self.agent.brief().collect();
         self.brief.retain(|image, _| brief.contains(image));
         let after = self.setup.times.heartbeat().saturating_mul(KEEP_BEATS);
@@ -305,19 +265,20 @@ pub(super) struct Fetching {
 }
 
 impl Fetching {
-    /// Has an image here, on the disk if it is to last, from the first of the nodes that gives it,
-    /// unless it is here already. The error is for the person whose tree it is.
+    /// Has an image here, on the disk if it `lasts`, from the first of the nodes that gives it,
+    /// unless it is here already; of so many bytes, if that is known. The error is for the person
+    /// whose tree it is.
     pub(super) fn fetch(
         &self,
         nodes: &BTreeSet<NodeNumber>,
         (tree, version): (TreeId, u64),
         way: &Fetch,
-        lasts: bool,
+        (lasts, bytes): (bool, Option<u64>),
     ) -> Result<(), String> {
         if self.store.has(tree, version) {
             return Ok(());
         }
-        let taking = Taking { direct: self.direct, lasts, most: u64::MAX };
+        let taking = Taking { direct: self.direct, lasts, most: bytes.map_or(u64::MAX, with_room) };
         let mut why = "no node has its image".to_owned();
         let found = nodes.iter().filter(|n| **n != self.here).any(|from| {
             let got = self.peers.image(*from, tree, version);
@@ -339,7 +300,7 @@ impl Fetching {
         way.comes(&Line::Through(socket.try_clone()?))?;
         let received = line::take(socket, direct).and_then(|(line, key)| {
             way.comes(&line)?;
-            let from = Limited::new(line, SILENCE_MAX, FETCH_MAX)?;
+            let from = Limited::new(line, SILENCE_MAX, WHOLE_MAX)?;
             receive(&self.store, image, from, &key, (lasts, most))
         });
         way.over();
@@ -350,7 +311,7 @@ impl Fetching {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::io::Write;
+    use std::io::{ErrorKind, Read, Write};
 
     #[test]
     fn an_image_that_does_not_come_is_given_up() {
@@ -365,19 +326,5 @@ mod tests {
         other.write_all(b"x").unwrap();
         let mut slow = Limited::new(Line::Through(one), hour, Duration::ZERO).unwrap();
         assert_eq!(slow.read(&mut [0]).unwrap_err().kind(), ErrorKind::TimedOut);
-    }
-
-    #[test]
-    fn an_image_that_nobody_wants_any_more_is_not_waited_for() {
-        // wrong: a program that is ended while its image comes would stay until that is here
-        let (one, _other) = UnixStream::pair().unwrap();
-        let fetch = Fetch::default();
-        let line = Line::Through(one);
-        fetch.comes(&line).unwrap();
-        fetch.give_up();
-        let mut image = Limited::new(line, SILENCE_MAX, FETCH_MAX).unwrap();
-        assert_eq!(image.read(&mut [0]).unwrap(), 0);
-        let (another, _other) = UnixStream::pair().unwrap();
-        assert!(fetch.comes(&Line::Through(another)).is_err(), "another node is not asked for it");
     }
 }

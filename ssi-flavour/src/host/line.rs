@@ -3,46 +3,44 @@
 //!
 //! The first is as trusted as the core's word and both nodes' certificates make it. By it they
 //! agree on the second: on a key that seals all that goes over it, and on a word that who connects
-//! has to say. Both are of one image, made by who takes it.
+//! has to say; who has the image answers on that connection before the first hears of it. Both are
+//! of one image, made by who takes it.
 
 use super::sealed::{self, Key};
+use super::within::{Line, Until, left};
 use crate::frame;
+use aws_lc_rs::{constant_time, hmac};
 use nix::ifaddrs::getifaddrs;
 use nix::net::if_::InterfaceFlags;
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use std::io::{self, ErrorKind, Read, Write};
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, Shutdown, SocketAddr, TcpListener, TcpStream};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, TcpStream};
 use std::os::unix::net::UnixStream;
 use std::time::{Duration, Instant};
 
 /// Longest frame by which the two agree, in bytes.
 const SAID_MAX: usize = 16 * 1024;
-/// Most addresses of a node that are tried, and how long each may take to answer.
+/// Most addresses of a node that are tried, and how long each takes that does not answer.
 const ADDRESSES_MAX: usize = 4;
-const CONNECT_MAX: Duration = Duration::from_millis(250);
+const TRY_MAX: Duration = Duration::from_millis(400);
 /// Most connections that are heard until one says the word, and how long they may take together,
 /// and each of them.
 const COMERS_MAX: usize = 16;
-const COME_MAX: Duration = Duration::from_secs(2);
+const COME_MAX: Duration = Duration::from_secs(5);
 const WORD_MAX: Duration = Duration::from_millis(500);
-/// How long the other side may take to agree.
-const AGREE_MAX: Duration = Duration::from_secs(20);
-/// How long nothing of an image may be taken, or come.
+/// How long the two may take to agree, all in all.
+const AGREE_MAX: Duration = Duration::from_secs(30);
+/// How long nothing of an image may be taken, or come, and how long all of it may take.
 pub(super) const SILENCE_MAX: Duration = Duration::from_secs(60);
+pub(super) const WHOLE_MAX: Duration = Duration::from_secs(6 * 3600);
 /// From one look for who connects to the next.
 const LOOK: Duration = Duration::from_millis(5);
 /// Ports below are services' of the machine.
 const PORT_MIN: u16 = 1024;
-
-/// A way for an image.
-#[derive(Debug)]
-pub(super) enum Line {
-    /// By the socket that another node was reached by.
-    Through(UnixStream),
-    /// Straight to it.
-    Direct(TcpStream),
-}
+/// After the word: that an answer is waited for, which agents before did not.
+const ANSWER: u8 = 1;
 
 /// First, from who takes the image.
 #[derive(Serialize, Deserialize)]
@@ -59,63 +57,12 @@ struct Reached {
     at: Vec<SocketAddr>,
 }
 
-/// Which way it is: said by who takes the image, then by who has it.
+/// Which way it is: said by who takes the image, once who has it answered there; then by who has
+/// it.
 #[derive(Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Way {
     direct: bool,
-}
-
-impl Line {
-    /// Ends it for both sides.
-    pub(super) fn end(&self) {
-        // It may have ended by itself.
-        let _gone = match self {
-            Line::Through(socket) => socket.shutdown(Shutdown::Both),
-            Line::Direct(socket) => socket.shutdown(Shutdown::Both),
-        };
-    }
-
-    /// The same one.
-    pub(super) fn again(&self) -> io::Result<Line> {
-        Ok(match self {
-            Line::Through(socket) => Line::Through(socket.try_clone()?),
-            Line::Direct(socket) => Line::Direct(socket.try_clone()?),
-        })
-    }
-
-    /// How long a read may take.
-    pub(super) fn limit(&self, silence: Duration) -> io::Result<()> {
-        match self {
-            Line::Through(socket) => socket.set_read_timeout(Some(silence)),
-            Line::Direct(socket) => socket.set_read_timeout(Some(silence)),
-        }
-    }
-}
-
-impl Read for Line {
-    fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
-        match self {
-            Line::Through(socket) => socket.read(buf),
-            Line::Direct(socket) => socket.read(buf),
-        }
-    }
-}
-
-impl Write for Line {
-    fn write(&mut self, buf: &[u8]) -> io::Result<usize> {
-        match self {
-            Line::Through(socket) => socket.write(buf),
-            Line::Direct(socket) => socket.write(buf),
-        }
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        match self {
-            Line::Through(socket) => socket.flush(),
-            Line::Direct(socket) => socket.flush(),
-        }
-    }
 }
 
 /// The way of an image that is to come from who is at the other end of `socket`, and its key. If
@@ -123,16 +70,21 @@ impl Write for Line {
 ///
 /// # Errors
 /// That the other side does not agree.
-pub(super) fn take(mut socket: UnixStream, direct: bool) -> io::Result<(Line, Key)> {
-    socket.set_read_timeout(Some(AGREE_MAX))?;
+pub(super) fn take(socket: UnixStream, direct: bool) -> io::Result<(Line, Key)> {
+    // Who does not know its own addresses connects nowhere.
+    let own = if direct { all_addresses().ok() } else { None };
+    take_beside(socket, own.as_deref())
+}
+
+/// As [`take`], straight if the machine's `own` addresses are known.
+fn take_beside(socket: UnixStream, own: Option<&[IpAddr]>) -> io::Result<(Line, Key)> {
+    let mut said = Until::new(&socket, Instant::now() + AGREE_MAX);
     let wanted = Wanted { key: sealed::random()?, word: sealed::random()? };
-    say(&mut socket, &wanted)?;
-    let reached: Reached = hear(&mut socket)?;
-    let most = if direct { ADDRESSES_MAX } else { 0 };
-    let mut tried = reached.at.into_iter().filter(is_a_nodes).take(most);
-    let direct = tried.find_map(|at| connect(at, &wanted.word).ok());
-    say(&mut socket, &Way { direct: direct.is_some() })?;
-    let agreed: Way = hear(&mut socket)?;
+    say(&mut said, &wanted)?;
+    let reached: Reached = hear(&mut said)?;
+    let direct = own.and_then(|own| reach(&reached.at, own, &wanted));
+    say(&mut said, &Way { direct: direct.is_some() })?;
+    let agreed: Way = hear(&mut said)?;
     let line = direct.filter(|_| agreed.direct).map(Line::Direct);
     Ok((line.unwrap_or(Line::Through(socket)), wanted.key))
 }
@@ -141,19 +93,18 @@ pub(super) fn take(mut socket: UnixStream, direct: bool) -> io::Result<(Line, Ke
 ///
 /// # Errors
 /// As [`take`].
-pub(super) fn give(mut socket: UnixStream, direct: bool) -> io::Result<(Line, Key)> {
-    socket.set_read_timeout(Some(AGREE_MAX))?;
-    socket.set_write_timeout(Some(SILENCE_MAX))?;
-    let wanted: Wanted = hear(&mut socket)?;
+pub(super) fn give(socket: UnixStream, direct: bool) -> io::Result<(Line, Key)> {
+    let mut said = Until::new(&socket, Instant::now() + AGREE_MAX);
+    let wanted: Wanted = hear(&mut said)?;
     // One that can be reached by nobody, or has no addresses, is reached through the core.
     let listener = if direct { listen().ok() } else { None };
     let port = listener.as_ref().and_then(|of| of.local_addr().ok()).map(|at| at.port());
     let at = port.map(addresses).unwrap_or_default();
-    say(&mut socket, &Reached { at })?;
-    let chosen: Way = hear(&mut socket)?;
-    let listener = listener.filter(|_| chosen.direct);
-    let direct = listener.and_then(|listener| come(&listener, &wanted.word).ok());
-    say(&mut socket, &Way { direct: direct.is_some() })?;
+    say(&mut said, &Reached { at })?;
+    let came = listener.and_then(|listener| come(&listener, &socket, &wanted).ok().flatten());
+    let chosen: Way = hear(&mut said)?;
+    let direct = came.filter(|_| chosen.direct);
+    say(&mut said, &Way { direct: direct.is_some() })?;
     Ok((direct.map_or(Line::Through(socket), Line::Direct), wanted.key))
 }
 
@@ -185,16 +136,21 @@ fn listen() -> io::Result<TcpListener> {
     Ok(listener)
 }
 
-/// Where this machine may be reached.
-fn addresses(port: u16) -> Vec<SocketAddr> {
-    let Ok(all) = getifaddrs() else { return Vec::new() };
-    let up = all.filter(|i| i.flags.contains(InterfaceFlags::IFF_UP));
+/// All addresses of this machine.
+fn all_addresses() -> io::Result<Vec<IpAddr>> {
+    let up = getifaddrs()?.filter(|i| i.flags.contains(InterfaceFlags::IFF_UP));
     let addresses = up.filter_map(|i| {
         let address = i.address?;
         let four = address.as_sockaddr_in().map(|four| IpAddr::V4(four.ip()));
         four.or_else(|| address.as_sockaddr_in6().map(|six| IpAddr::V6(six.ip())))
     });
-    let at = addresses.map(|address| SocketAddr::new(address, port)).filter(is_a_nodes);
+    Ok(addresses.collect())
+}
+
+/// Where this machine may be reached.
+fn addresses(port: u16) -> Vec<SocketAddr> {
+    let all = all_addresses().unwrap_or_default().into_iter();
+    let at = all.map(|address| SocketAddr::new(address, port)).filter(is_a_nodes);
     at.take(ADDRESSES_MAX).collect()
 }
 
@@ -221,42 +177,90 @@ fn is_a_nodes(at: &SocketAddr) -> bool {
     address && at.port() >= PORT_MIN
 }
 
-fn connect(at: SocketAddr, word: &Key) -> io::Result<TcpStream> {
-    let mut socket = TcpStream::connect_timeout(&at, CONNECT_MAX)?;
+/// The connection to the first of these addresses at which who has the image answers. Nobody hears
+/// whether anything else listens there: each that does not answer takes the same time.
+fn reach(at: &[SocketAddr], own: &[IpAddr], wanted: &Wanted) -> Option<TcpStream> {
+    let others = at.iter().filter(|at| is_a_nodes(at) && !own.contains(&at.ip().to_canonical()));
+    others.take(ADDRESSES_MAX).find_map(|at| {
+        let until = Instant::now() + TRY_MAX;
+        let line = connect(*at, wanted, until).ok();
+        if line.is_none() {
+            std::thread::sleep(until.saturating_duration_since(Instant::now()));
+        }
+        line
+    })
+}
+
+fn connect(at: SocketAddr, wanted: &Wanted, until: Instant) -> io::Result<TcpStream> {
+    let socket = TcpStream::connect_timeout(&at, left(until)?)?;
     socket.set_nodelay(true)?;
-    socket.set_write_timeout(Some(SILENCE_MAX))?;
-    socket.write_all(word)?;
+    let mut said = Until::new(&socket, until);
+    let asks: Vec<u8> = wanted.word.iter().copied().chain([ANSWER]).collect();
+    said.write_all(&asks)?;
+    let mut heard = Key::default();
+    said.read_exact(&mut heard)?;
+    let key = hmac::Key::new(hmac::HMAC_SHA256, &wanted.key);
+    let same = hmac::verify(&key, &wanted.word, &heard);
+    same.map_err(|_| io::Error::new(ErrorKind::InvalidData, "somebody else listens there"))?;
     Ok(socket)
 }
 
-/// The connection of who says the word.
-fn come(listener: &TcpListener, word: &Key) -> io::Result<TcpStream> {
+/// The connection of who says the word, if it comes before who takes the image says on `socket`
+/// which way it is to be.
+fn come(
+    listener: &TcpListener,
+    socket: &UnixStream,
+    wanted: &Wanted,
+) -> io::Result<Option<TcpStream>> {
     let until = Instant::now() + COME_MAX;
     let mut comers = 0;
     while comers < COMERS_MAX && Instant::now() < until {
+        // Who connected did so before it said so.
+        let chosen = is_said(socket)?;
         match listener.accept() {
-            Ok((socket, _)) => {
+            Ok((comer, _)) => {
                 comers += 1;
-                if says(&socket, word) {
-                    socket.set_nodelay(true)?;
-                    socket.set_write_timeout(Some(SILENCE_MAX))?;
-                    return Ok(socket);
+                if says(&comer, wanted, until) {
+                    comer.set_nodelay(true)?;
+                    return Ok(Some(comer));
                 }
             }
+            Err(e) if e.kind() == ErrorKind::WouldBlock && chosen => break,
             Err(e) if e.kind() == ErrorKind::WouldBlock => std::thread::sleep(LOOK),
             Err(e) if matches!(e.kind(), ErrorKind::Interrupted | ErrorKind::ConnectionAborted) => {
             }
             Err(e) => return Err(e),
         }
     }
-    Err(io::Error::new(ErrorKind::TimedOut, "nobody connects who knows the word"))
+    Ok(None)
 }
 
-fn says(mut socket: &TcpStream, word: &Key) -> bool {
-    let mut said = Key::default();
-    let set = socket.set_nonblocking(false).and_then(|()| socket.set_read_timeout(Some(WORD_MAX)));
-    let heard = set.and_then(|()| socket.read_exact(&mut said));
-    heard.is_ok() && aws_lc_rs::constant_time::verify_slices_are_equal(&said, word).is_ok()
+/// Whether there is something to be heard, were it the end.
+fn is_said(socket: &UnixStream) -> io::Result<bool> {
+    Ok(poll(&mut [PollFd::new(socket, PollFlags::IN)], Some(&Timespec::default()))? > 0)
+}
+
+/// Whether who connected says the word. It is answered, if it waits for that.
+fn says(socket: &TcpStream, wanted: &Wanted, until: Instant) -> bool {
+    let until = until.min(Instant::now() + WORD_MAX);
+    let heard = || -> io::Result<bool> {
+        socket.set_nonblocking(false)?;
+        let mut said = Until::new(socket, until);
+        let mut word = Key::default();
+        said.read_exact(&mut word)?;
+        if constant_time::verify_slices_are_equal(&word, &wanted.word).is_err() {
+            return Ok(false);
+        }
+        let mut asks = [0];
+        if said.read_exact(&mut asks).is_ok() && asks == [ANSWER] {
+            let key = hmac::Key::new(hmac::HMAC_SHA256, &wanted.key);
+            let own_time = Instant::now() + WORD_MAX;
+            let answer = hmac::sign(&key, &wanted.word);
+            Until::new(socket, own_time).write_all(answer.as_ref())?;
+        }
+        Ok(true)
+    };
+    heard().unwrap_or(false)
 }
 
 #[cfg(test)]
@@ -282,20 +286,67 @@ mod tests {
         }
     }
 
+    fn wanted(word: u8) -> Wanted {
+        Wanted { key: [7; 32], word: [word; 32] }
+    }
+
+    fn soon() -> Instant {
+        Instant::now() + Duration::from_secs(20)
+    }
+
     #[test]
     fn only_who_knows_the_word_is_let_in() {
         // wrong: who connects first would get a program's memory, or keep it from who is to have it
         let listener = listen().unwrap();
         let at = SocketAddr::from((Ipv4Addr::LOCALHOST, listener.local_addr().unwrap().port()));
-        let stranger = connect(at, &[1; 32]).unwrap();
-        let mut friend = connect(at, &[2; 32]).unwrap();
-        let mut come = come(&listener, &[2; 32]).unwrap();
+        let mut stranger = TcpStream::connect(at).unwrap();
+        stranger.write_all(&[1; 33]).unwrap();
+        let friend = std::thread::spawn(move || {
+            let mut friend = connect(at, &wanted(2), soon()).unwrap();
+            let mut got = String::new();
+            friend.read_to_string(&mut got).unwrap();
+            got
+        });
+        let (_taker, socket) = UnixStream::pair().unwrap();
+        let mut come = come(&listener, &socket, &wanted(2)).unwrap().unwrap();
+        come.write_all(b"image").unwrap();
+        drop(come);
+        assert_eq!(friend.join().unwrap(), "image");
+        assert_eq!(stranger.read(&mut [0]).unwrap_or(0), 0);
+    }
+
+    #[test]
+    fn an_agent_of_before_gets_no_answer_among_its_image() {
+        // wrong: a node that was not updated yet would take the answer for the image, and no
+        // program move to it
+        let listener = listen().unwrap();
+        let at = SocketAddr::from((Ipv4Addr::LOCALHOST, listener.local_addr().unwrap().port()));
+        let mut old = TcpStream::connect(at).unwrap();
+        old.write_all(&[2; 32]).unwrap();
+        let (mut taker, socket) = UnixStream::pair().unwrap();
+        say(&mut taker, &Way { direct: true }).unwrap();
+        let mut come = come(&listener, &socket, &wanted(2)).unwrap().unwrap();
         come.write_all(b"image").unwrap();
         drop(come);
         let mut got = String::new();
-        friend.read_to_string(&mut got).unwrap();
+        old.read_to_string(&mut got).unwrap();
         assert_eq!(got, "image");
-        assert_eq!((&stranger).read(&mut [0]).unwrap_or(0), 0);
+    }
+
+    #[test]
+    fn what_listens_elsewhere_is_not_told() {
+        // wrong: a rooted node would have this one look for open ports, its own ones too
+        let good = |ip: &IpAddr| ip.is_ipv4() && is_a_nodes(&SocketAddr::new(*ip, PORT_MIN));
+        let Some(own) = all_addresses().unwrap().into_iter().find(good) else {
+            return println!("skipped: no address but the machine's inner ones");
+        };
+        let other = listen().unwrap();
+        let at = SocketAddr::new(own, other.local_addr().unwrap().port());
+        assert!(reach(&[at], &[own], &wanted(2)).is_none());
+        let none = other.accept().unwrap_err();
+        assert_eq!(none.kind(), ErrorKind::WouldBlock, "its own addresses are left alone");
+        assert!(reach(&[at], &[], &wanted(2)).is_none(), "what is there does not answer");
+        let (_came, _) = other.accept().unwrap();
     }
 
     #[test]
@@ -304,7 +355,9 @@ mod tests {
         for (takes, gives) in [(true, true), (true, false), (false, true)] {
             let (one, other) = UnixStream::pair().unwrap();
             let giving = std::thread::spawn(move || give(other, gives).unwrap());
-            let (mut taken, key) = take(one, takes).unwrap();
+            // Of this test both are on one machine.
+            let own: Option<&[IpAddr]> = if takes { Some(&[]) } else { None };
+            let (mut taken, key) = take_beside(one, own).unwrap();
             let (mut given, same) = giving.join().unwrap();
             assert_eq!(key, same);
             given.write_all(b"x").unwrap();

@@ -13,10 +13,12 @@
 //! on a terminal and not read yet does not move with the program. A process that its person had
 //! stopped goes on after a move, and after a lease.
 
+mod apart;
 mod brought;
 mod canary;
 mod cell;
 mod ends;
+mod fetch;
 mod files;
 mod groups;
 mod hands;
@@ -25,6 +27,7 @@ mod keeping;
 mod line;
 mod memory;
 mod output;
+mod part;
 mod progress;
 mod restores;
 mod sealed;
@@ -33,6 +36,7 @@ mod start;
 mod store;
 mod streams;
 mod travel;
+mod within;
 mod work;
 
 pub use brought::Brought;
@@ -57,9 +61,10 @@ use crate::pids::NodeNumber;
 use crate::wire::TreeUse;
 use async_trait::async_trait;
 use cell::Calls;
+use fetch::Fetch;
 use files::NotMade;
 use groups::Groups;
-use images::{Expected, Fetch};
+use images::Expected;
 use progress::{Progress, Writing};
 use serde::{Deserialize, Serialize};
 use shell::{Begun, Keeper};
@@ -382,6 +387,8 @@ pub struct Host {
     progress: Progress,
     /// Images that come before their copies are to be made.
     expected: BTreeMap<TreeId, Expected>,
+    /// Checkpoints that are fetched to be kept: of each tree the last one.
+    holding: BTreeMap<TreeId, (u64, Arc<Fetch>)>,
     /// Images of moves that no disk has yet, and since when; none: they are being written there.
     brief: BTreeMap<(TreeId, u64), Option<Millis>>,
     /// Cluster shells whose `/proc` is being made.
@@ -444,7 +451,7 @@ impl Host {
         let (jobs, refused, copies, put_off) = Default::default();
         let (starting, restoring, making, preparing, waiting) = Default::default();
         let (adopting, left) = Default::default();
-        let (progress, expected, brief) = Default::default();
+        let (progress, expected, holding, brief) = Default::default();
         let on_disk = None;
         let (frozen, paused, works) = (true, false, 0);
         let mut host = Host {
@@ -466,6 +473,7 @@ impl Host {
             left,
             progress,
             expected,
+            holding,
             brief,
             preparing,
             frozen,

@@ -1,7 +1,10 @@
 //! What trees wrote, kept with their checkpoints, and taken from there when their spools are lost.
 
+use super::apart::OUTPUT;
+use super::fetch::Fetch;
 use super::streams::Parked;
-use super::{Event, Host, Peers, wait};
+use super::within::{Limited, Line};
+use super::{Event, Host, Peers};
 use crate::cell::proto::Tree;
 use crate::cluster::agent::Act;
 use crate::cluster::messages::{Stretch, TreeId, Written};
@@ -11,8 +14,9 @@ use std::io;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-/// How long nothing may come of what another node sends.
+/// How long nothing may come of what another node sends, and how long all of it may take.
 const SILENCE_MAX: Duration = Duration::from_secs(60);
+const WHOLE_MAX: Duration = Duration::from_secs(3600);
 /// How often a node is asked that does not have all of it yet, and the pause before: the last that
 /// a copy wrote may be on its way there.
 const LOOKS_MAX: u32 = 25;
@@ -37,14 +41,14 @@ pub(super) struct Outputs {
 
 impl Outputs {
     /// Keeps what a tree of user `owner`, whose spool is elsewhere, had written; `follow`: its copy
-    /// is here, and what that writes is kept as well. It is on the disk when this returns. The
-    /// error is for the person whose tree it is.
+    /// is here, and what that writes is kept as well; `way`: until nobody wants it any more. It is
+    /// on the disk when this returns. The error is for the person whose tree it is.
     pub(super) fn keep(
         &self,
         tree: TreeId,
         owner: u32,
         output: &Written,
-        follow: Option<&Follow>,
+        (follow, way): (Option<&Follow>, &Fetch),
     ) -> Result<(), String> {
         let failed = |e: io::Error| format!("what it wrote cannot be kept: {e}");
         self.spools.leave(tree.0, output.line.number).map_err(failed)?;
@@ -53,13 +57,19 @@ impl Outputs {
         if let Some(follow) = follow {
             follow.begin(&second).map_err(failed)?;
         }
-        self.have(&second, tree, output)?;
+        self.have(&second, tree, output, way)?;
         let mut second = lock(&second);
         second.join().and_then(|()| second.settle(output.upto)).map_err(failed)
     }
 
     /// Fetches what lacks, from the first of the nodes that has it.
-    fn have(&self, second: &Mutex<Second>, tree: TreeId, output: &Written) -> Result<(), String> {
+    fn have(
+        &self,
+        second: &Mutex<Second>,
+        tree: TreeId,
+        output: &Written,
+        way: &Fetch,
+    ) -> Result<(), String> {
         let lacks = || lock(second).lacks(output.upto);
         let mut why = "no node has what it wrote".to_owned();
         for from in output.at.iter().filter(|node| **node != self.here) {
@@ -69,7 +79,7 @@ impl Outputs {
                 }
                 let Some((begin, upto)) = lacks() else { return Ok(()) };
                 let ask = Stretch { from: begin, upto, line: output.line };
-                if let Err(e) = self.fetch(second, *from, tree, &ask) {
+                if let Err(e) = self.fetch(second, *from, (tree, &ask), way) {
                     why = format!("cannot fetch what it wrote: {e}");
                     break;
                 }
@@ -83,12 +93,15 @@ impl Outputs {
         &self,
         second: &Mutex<Second>,
         from: NodeNumber,
-        tree: TreeId,
-        ask: &Stretch,
+        (tree, ask): (TreeId, &Stretch),
+        way: &Fetch,
     ) -> io::Result<()> {
-        let mut socket = self.peers.written(from, tree, ask)?;
-        socket.set_read_timeout(Some(SILENCE_MAX))?;
-        receive(second, ask, &mut socket)
+        let line = Line::Through(self.peers.written(from, tree, ask)?);
+        way.comes(&line)?;
+        let received = Limited::new(line, SILENCE_MAX, WHOLE_MAX)
+            .and_then(|mut from| receive(second, ask, &mut from));
+        way.over();
+        received
     }
 
     /// Makes what is kept of a tree the beginning of its spool at this node, with what of it others
@@ -108,8 +121,9 @@ impl Outputs {
         }
         let second = self.spools.second(tree.id, owner)?;
         lock(&second).take_line(output.line)?;
+        let way = Fetch::default();
         for attempt in 1..=TRIES_MAX {
-            let Err(why) = self.have(&second, TreeId(tree.id), output) else { break };
+            let Err(why) = self.have(&second, TreeId(tree.id), output, &way) else { break };
             tracing::warn!(%tree, why, "its spool is to go on here, and not all is there");
             if output.at.iter().all(|node| *node == self.here) || attempt == TRIES_MAX {
                 break;
@@ -154,7 +168,7 @@ impl Host {
         let events = self.events.clone();
         tokio::spawn(async move {
             let adopting = move || outputs.adopt(tree, owner, &output, (&*follow, &parked));
-            let adopted = wait(adopting).await.flatten();
+            let adopted = OUTPUT.run(adopting).await.flatten();
             match adopted {
                 Ok(true) => {}
                 Ok(false) => tracing::warn!(%tree, "what it wrote before is lost with its spool"),

@@ -1,19 +1,21 @@
 //! The images of a node: `<folder>/<tree>/<version>/`, for root alone. Those of programs that move
 //! are in memory, if they fit there, and on the disk once they are kept as checkpoints.
 
-use super::memory::{Memory, Room};
+use super::memory::{Memory, Room, with_room};
+use super::part::Part;
 use crate::cluster::messages::TreeId;
 use crate::driver::ExternalFd;
 use crate::driver::images::{self, MANIFEST, Manifest};
 use crate::ghost::relay::Offsets;
 use serde::{Deserialize, Serialize};
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::OsStr;
 use std::fs::{DirBuilder, File, OpenOptions};
 use std::io::{self, ErrorKind, Read, Write};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 /// In an image folder: [`Streams`].
 const STREAMS: &str = "streams.json";
@@ -21,6 +23,8 @@ const STREAMS: &str = "streams.json";
 const STREAMS_BYTES_MAX: u64 = 64 * 1024;
 /// What the names of folders begin with in which an image that arrives is until it is whole.
 const PART: &str = "part-";
+/// Most trees of which it is known that an image was larger than it was said to be.
+const LARGER_MAX: usize = 1024;
 
 /// Numbers them: one image may be fetched to be kept and to be restored at the same time.
 static PARTS: AtomicU64 = AtomicU64::new(0);
@@ -53,30 +57,22 @@ impl Streams {
 pub struct Store {
     disk: PathBuf,
     memory: Option<Memory>,
+    came: Arc<Mutex<Came>>,
 }
 
-/// A folder in which an image arrives.
-#[derive(Debug)]
-pub(super) struct Part {
-    pub(super) path: PathBuf,
-    /// Of the tree's images.
-    of: PathBuf,
-    /// Whether it is to be on the disk when it is whole.
-    pub(super) lasts: bool,
-    room: Option<Room>,
-}
-
-impl Part {
-    /// How many bytes may come.
-    pub(super) fn most(&self) -> u64 {
-        self.room.as_ref().map_or(u64::MAX, Room::bytes)
-    }
+/// What is known of images that came. Clones of a store have the same.
+#[derive(Debug, Default)]
+struct Came {
+    /// Of those in memory of which the program is not made yet: room for that.
+    rooms: BTreeMap<(TreeId, u64), Room>,
+    /// Trees of which the last one was larger than it was said to be.
+    larger: BTreeSet<TreeId>,
 }
 
 impl Store {
     /// That of a folder, which is made when it is needed, without memory.
     pub fn new(folder: impl Into<PathBuf>) -> Store {
-        Store { disk: folder.into(), memory: None }
+        Store { disk: folder.into(), memory: None, came: Arc::default() }
     }
 
     /// The same, with memory of its own where the system gives some.
@@ -86,6 +82,10 @@ impl Store {
             tracing::warn!(%error, "programs that move go by the disk");
         }
         Store { memory: memory.ok(), ..self }
+    }
+
+    fn came(&self) -> MutexGuard<'_, Came> {
+        self.came.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Memory first.
@@ -121,18 +121,14 @@ impl Store {
         version: u64,
         bytes: u64,
     ) -> io::Result<(PathBuf, Option<Room>)> {
-        let Some((memory, room)) = self.room(bytes) else {
+        let room = self.memory.as_ref().and_then(|memory| Some((memory, memory.take(bytes)?)));
+        let Some((memory, room)) = room else {
             return self.make(tree, version).map(|folder| (folder, None));
         };
         self.discard(tree, version)?;
         let folder = within(memory.root(), tree, version);
         DirBuilder::new().recursive(true).mode(0o700).create(&folder)?;
         Ok((folder, Some(room)))
-    }
-
-    fn room(&self, bytes: u64) -> Option<(&Memory, Room)> {
-        let memory = self.memory.as_ref()?;
-        memory.take(bytes).map(|room| (memory, room))
     }
 
     /// Removes an image.
@@ -145,6 +141,7 @@ impl Store {
     /// what is to be removed then.
     pub(super) fn take_out(&self, tree: TreeId, version: u64) -> io::Result<Vec<PathBuf>> {
         let mut all = Vec::new();
+        self.made(tree, version);
         for place in self.places() {
             let out = part(place, tree, version);
             match std::fs::rename(within(place, tree, version), &out) {
@@ -162,26 +159,46 @@ impl Store {
         self.prune(tree)
     }
 
-    /// A folder for an image of so many bytes that comes from another node. It is to be on the disk
-    /// when it is whole if it `lasts`; else it is in memory, if there is room.
+    /// A folder for an image of so many bytes, as is said, that comes from another node. It is to
+    /// be on the disk when it is whole if it `lasts`; else it is in memory, if there is room for it
+    /// and for the program that is made of it. Of a tree of which more came than was said the next
+    /// one goes by the disk, whatever is said.
     pub(super) fn part(
         &self,
         (tree, version): (TreeId, u64),
-        bytes: u64,
+        said: u64,
         lasts: bool,
     ) -> io::Result<Part> {
-        let room = if lasts { None } else { self.room(bytes) };
+        let larger = self.came().larger.contains(&tree);
+        let memory = self.memory.as_ref().filter(|_| !lasts && !larger);
+        let room = memory.and_then(|m| Some((m.root(), m.take_with_program(said)?)));
         let (place, room) = match room {
-            Some((memory, room)) => (memory.root(), Some(room)),
+            Some((root, room)) => (root, Some(room)),
             None => (self.disk.as_path(), None),
         };
         let (path, of) = (part(place, tree, version), place.join(tree.to_string()));
         DirBuilder::new().recursive(true).mode(0o700).create(&path)?;
-        Ok(Part { path, of, lasts, room })
+        let on_disk = if larger { u64::MAX } else { with_room(said) };
+        Ok(Part { path, of, lasts, room, on_disk })
+    }
+
+    /// More came of a tree's image than was said.
+    pub(super) fn was_larger(&self, tree: TreeId) {
+        let mut came = self.came();
+        if came.larger.len() >= LARGER_MAX {
+            came.larger.pop_first();
+        }
+        came.larger.insert(tree);
+    }
+
+    /// The program is made of its image, or will not be.
+    pub(super) fn made(&self, tree: TreeId, version: u64) {
+        let room = self.came().rooms.remove(&(tree, version));
+        drop(room);
     }
 
     /// Puts an image that is whole in its place.
-    pub(super) fn arrive(&self, tree: TreeId, version: u64, part: &Part) -> io::Result<()> {
+    pub(super) fn arrive(&self, tree: TreeId, version: u64, part: &mut Part) -> io::Result<()> {
         if part.lasts {
             File::open(&part.path)?.sync_all()?;
         }
@@ -195,6 +212,13 @@ impl Store {
             remove(&folder)?;
             std::fs::rename(&part.path, &folder)?;
         }
+        let mut came = self.came();
+        came.larger.remove(&tree);
+        if let Some(mut room) = part.room.take() {
+            room.written();
+            came.rooms.insert((tree, version), room);
+        }
+        drop(came);
         if part.lasts { File::open(&part.of)?.sync_all() } else { Ok(()) }
     }
 
@@ -208,8 +232,8 @@ impl Store {
         if manifest.lasts() {
             return Ok(());
         }
-        let to = self.part((tree, version), 0, true)?;
-        let kept = || -> io::Result<()> {
+        let mut to = self.part((tree, version), manifest.size_bytes(), true)?;
+        let mut kept = || -> io::Result<()> {
             let expected = sizes(&manifest);
             for name in manifest.files.keys() {
                 let mut file = create(&to.path.join(name))?;
@@ -220,7 +244,7 @@ impl Store {
                 return Err(io::Error::other("its image changed meanwhile"));
             }
             let out = self.take_out(tree, version)?;
-            self.arrive(tree, version, &to)?;
+            self.arrive(tree, version, &mut to)?;
             out.iter().try_for_each(|out| remove(out))
         };
         let kept = kept();
@@ -366,5 +390,27 @@ mod tests {
         assert!(folder.starts_with(dir.path()) && room.is_none());
         let part = store.part((TreeId(7), 2), u64::MAX / 4, false).unwrap();
         assert!(part.path.starts_with(dir.path()));
+    }
+
+    #[test]
+    fn room_for_a_program_is_held_until_it_is_made() {
+        // wrong: several programs would come at once where there is memory for their images only
+        let dir = tempfile::tempdir().unwrap();
+        let store = Store::new(dir.path().join("images")).with_memory();
+        if store.memory.is_none() {
+            return println!("skipped: needs root");
+        }
+        let held = || store.came().rooms.len();
+        for version in [1, 2] {
+            let mut part = store.part((TreeId(7), version), 1000, false).unwrap();
+            assert!(part.room.is_some());
+            std::fs::write(part.path.join(MANIFEST), "{}").unwrap();
+            store.arrive(TreeId(7), version, &mut part).unwrap();
+        }
+        assert_eq!(held(), 2);
+        store.made(TreeId(7), 1);
+        assert_eq!(held(), 1);
+        store.discard(TreeId(7), 2).unwrap();
+        assert_eq!(held(), 0, "it will not be made");
     }
 }

@@ -4,10 +4,12 @@
 //! last; then the end. What a file has more of comes after its name again.
 
 use super::Store;
-use super::line::Line;
+use super::line::{SILENCE_MAX, WHOLE_MAX};
+use super::part::{FILE_BYTES, Part};
 use super::progress::Progress;
 use super::sealed::{Key, Opener, Sealer};
-use super::store::{Part, create, remove};
+use super::store::{create, remove};
+use super::within::{Limited, Line};
 use crate::cluster::messages::TreeId;
 use crate::driver::images::{self, FILES_MAX, MANIFEST};
 use std::collections::{BTreeMap, BTreeSet};
@@ -45,7 +47,7 @@ pub(super) fn send(
     line: Line,
     key: &Key,
 ) -> io::Result<()> {
-    let mut to = Sealer::new(line, key)?;
+    let mut to = Sealer::new(Limited::new(line, SILENCE_MAX, WHOLE_MAX)?, key)?;
     let mut sent = Sent::default();
     let mut told = false;
     if !store.has(tree, version) {
@@ -131,9 +133,9 @@ impl Sent {
     }
 }
 
-/// Takes an image that another node sends, of so many bytes at `most`: it is in its place once all
-/// of it is here, and on the disk, if it `lasts`. Whether it is its owner's is seen when it is
-/// restored.
+/// Takes an image that another node sends, of so many bytes at `most`, with [`FILE_BYTES`] for each
+/// file, and not many more than that node says first: it is in its place once all of it is here,
+/// and on the disk, if it `lasts`. Whether it is its owner's is seen when it is restored.
 ///
 /// # Errors
 /// That it breaks off, is not as it was sent, is larger, or is no image; then nothing is left of
@@ -151,9 +153,13 @@ pub(super) fn receive(
         _ => return Err(broken("it does not begin as an image")),
     };
     let bytes = bytes.map_err(|_| broken("it does not begin as an image"))?;
-    let part = store.part((tree, version), bytes, lasts)?;
-    let received = files(&part, most, &mut from).and_then(|()| store.arrive(tree, version, &part));
-    if received.is_err() {
+    let mut part = store.part((tree, version), bytes, lasts)?;
+    let received = files(&part, most, &mut from);
+    let received = received.and_then(|()| store.arrive(tree, version, &mut part));
+    if let Err(error) = &received {
+        if error.kind() == ErrorKind::FileTooLarge {
+            store.was_larger(tree);
+        }
         remove(&part.path)?;
         store.prune(tree)?;
     }
@@ -166,6 +172,14 @@ fn broken(why: &str) -> io::Error {
 
 fn files<R: Read>(part: &Part, most: u64, from: &mut Opener<R>) -> io::Result<()> {
     let mut room = part.most().min(most).min(IMAGE_BYTES_MAX);
+    let mut takes = |bytes: u64| -> io::Result<()> {
+        let larger = || {
+            let why = "an image is larger than it was said to be";
+            io::Error::new(ErrorKind::FileTooLarge, why.to_owned())
+        };
+        room = room.checked_sub(bytes).ok_or_else(larger)?;
+        part.takes_more()
+    };
     let mut known = BTreeSet::new();
     let mut now: Option<File> = None;
     let written = |file: Option<File>| match file {
@@ -178,7 +192,12 @@ fn files<R: Read>(part: &Part, most: u64, from: &mut Opener<R>) -> io::Result<()
                 let name = name_of(name)?;
                 written(now.take())?;
                 let path = part.path.join(&name);
-                now = Some(if known.contains(&name) { more(&path)? } else { create(&path)? });
+                now = Some(if known.contains(&name) {
+                    more(&path)?
+                } else {
+                    takes(FILE_BYTES)?;
+                    create(&path)?
+                });
                 known.insert(name);
                 if known.len() > FILES_MAX {
                     return Err(broken("more files than an image has"));
@@ -186,8 +205,7 @@ fn files<R: Read>(part: &Part, most: u64, from: &mut Opener<R>) -> io::Result<()
             }
             (DATA, bytes) => {
                 let file = now.as_mut().ok_or_else(|| broken("bytes of no file in an image"))?;
-                let left = room.checked_sub(bytes.len() as u64);
-                room = left.ok_or_else(|| broken("an image is larger than it was said to be"))?;
+                takes(bytes.len() as u64)?;
                 file.write_all(bytes)?;
             }
             (END, _) => return written(now.take()),
@@ -289,11 +307,65 @@ mod tests {
         write(&folder, "core-1.img", &[7; 1000]);
         let manifest = seal(&folder, origin()).unwrap();
         let beside = std::fs::metadata(folder.join(MANIFEST)).unwrap().len();
-        let all = manifest.size_bytes() + beside;
+        let all = manifest.size_bytes() + beside + 2 * FILE_BYTES;
         let bytes = sent(&here, &Progress::default(), 2);
         assert!(receive(&there, (TREE, 2), &bytes[..], &KEY, (true, all - 1)).is_err());
         assert!(!there.folder(TREE, 2).exists());
         receive(&there, (TREE, 2), &bytes[..], &KEY, (true, all)).unwrap();
+    }
+
+    /// A beginning of an image that is said to have no bytes.
+    fn begun(fill: impl FnOnce(&mut Sealer<&mut Vec<u8>>)) -> Vec<u8> {
+        let mut bytes = Vec::new();
+        let mut sealer = Sealer::new(&mut bytes, &KEY).unwrap();
+        sealer.put(ABOUT, &[0; 8]).unwrap();
+        fill(&mut sealer);
+        bytes
+    }
+
+    #[test]
+    fn what_is_said_bounds_what_comes_and_names_count() {
+        // wrong: a rooted node could fill this one's disk by an image that nobody asked the size
+        // of, or take all its files by names without anything in them
+        let dir = tempfile::tempdir().unwrap();
+        let (_, there) = stores(dir.path());
+        let large = begun(|sealer| {
+            sealer.put(FILE, b"pages-1.img").unwrap();
+            let piece = vec![0; 1 << 20];
+            (0..20).for_each(|_| sealer.put(DATA, &piece).unwrap());
+        });
+        let names = begun(|sealer| {
+            for n in 0..20_000 {
+                sealer.put(FILE, format!("core-{n}.img").as_bytes()).unwrap();
+            }
+        });
+        for (tree, bytes) in [(TREE, large), (TreeId(8), names)] {
+            let error = receive(&there, (tree, 2), &bytes[..], &KEY, ANY).unwrap_err();
+            assert_eq!(error.kind(), ErrorKind::FileTooLarge);
+            assert!(!dir.path().join("b").join(tree.to_string()).exists(), "nothing is left");
+        }
+    }
+
+    #[test]
+    fn an_image_that_was_larger_than_said_comes_the_next_time() {
+        // wrong: a program whose memory was measured too small would never move, each attempt
+        // ending where the one before did
+        let dir = tempfile::tempdir().unwrap();
+        let (here, there) = stores(dir.path());
+        let there = there.with_memory();
+        let folder = here.make(TREE, 2).unwrap();
+        write(&folder, "pages-1.img", &vec![7; 20 << 20]);
+        seal(&folder, origin()).unwrap();
+        let small = begun(|sealer| {
+            let mut sent = Sent::default();
+            for name in ["pages-1.img", MANIFEST] {
+                sent.copy(&folder, name, 1, sealer).unwrap();
+            }
+            sealer.put(END, &[]).unwrap();
+        });
+        assert!(receive(&there, (TREE, 2), &small[..], &KEY, ANY).is_err());
+        receive(&there, (TREE, 2), &small[..], &KEY, ANY).unwrap();
+        assert!(there.folder(TREE, 2).starts_with(dir.path()), "by the disk");
     }
 
     #[test]

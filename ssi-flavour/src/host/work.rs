@@ -1,10 +1,11 @@
 //! What takes a while: images and restarts.
 
+use super::apart::IMAGES;
 use super::brought::{bring, trust};
 use super::cell::Calls;
+use super::fetch::Fetch;
 use super::files::{NotMade, bring_back, flush, record};
 use super::groups::Groups;
-use super::images::Fetch;
 use super::start::{begins, wanted};
 use super::store::Streams;
 use super::streams::{Places, Streaming};
@@ -357,26 +358,40 @@ impl Host {
             if let Err(why) = before {
                 tracing::info!(%tree, why, "its image did not come while it was made");
             }
-            let fetched = wait(move || -> Result<_, String> {
-                let lasts = image.brief.is_empty();
-                match &brought {
-                    Some(b) => bring(&fetching, (id, &account), b, &way)?,
-                    None => fetching.fetch(&image.nodes, (id, version), &way, lasts)?,
+            // Who holds up other images does not hold up one that is here.
+            let (store, carried) = (fetching.store.clone(), brought.is_some());
+            let here = wait(move || !carried && store.has(id, version)).await;
+            let (of, store) = (way.clone(), fetching.store.clone());
+            let fetch = move || match &brought {
+                Some(b) => bring(&fetching, (id, &account), b, &of),
+                None => {
+                    let kind = (image.brief.is_empty(), Some(image.bytes));
+                    fetching.fetch(&image.nodes, (id, version), &of, kind)
                 }
-                let folder = fetching.store.folder(id, version);
+            };
+            let came = match here {
+                Ok(true) => Ok(()),
+                _ => way.by(&IMAGES, fetch).await,
+            };
+            let prepare = move || -> Result<_, String> {
+                let folder = store.folder(id, version);
                 let streams = Streams::read(&folder);
                 let streams = streams.map_err(|e| format!("its image is torn: {e}"))?;
                 // Who has the job reads what it wrote until then where it was.
                 let at = [streams.at.output, streams.at.error];
-                if brought.is_some() && at != begins {
+                if carried && at != begins {
                     return Err("its image says something else of what it wrote".to_owned());
                 }
                 let network = cell.own_net.then(|| overlay.network(id.0, uid)).transpose();
                 let network = network.map_err(|e| format!("it can have no network: {e}"))?;
                 let cgroups = making.make_wide(tree, &limits)?;
                 Ok((folder, streams, cgroups, network.unzip()))
-            });
-            let fetched = match fetched.await.map_err(|e| e.to_string()).flatten() {
+            };
+            let fetched = match came {
+                Ok(()) => wait(prepare).await.map_err(|e| e.to_string()).flatten(),
+                Err(why) => Err(why),
+            };
+            let fetched = match fetched {
                 Ok(had) if roll_back => {
                     let back = bring_back(&had.0, cell, &owner, (tree, limit)).await;
                     back.map(|cut| (had, cut))
@@ -438,6 +453,7 @@ impl Host {
         done: Result<Box<NewCopy>, NotMade>,
     ) -> Vec<Act> {
         let (id, epoch) = (TreeId(tree.id), tree.epoch);
+        self.store.made(id, version);
         let held = done.map(|made| {
             let NewCopy { streaming, link, cut } = *made;
             let (runs, exit, work, _keeper) = (false, None, None, None);

@@ -7,6 +7,7 @@ use super::way::{In, Out, accept, split};
 use crate::cell::proto::Tree;
 use crate::cluster::messages::{Stretch, ToController, TreeId};
 use crate::ghost::spool::Spools;
+use crate::given::{GIVEN_MAX, Given};
 use crate::host::{Brought, Core, Hands, Heard, Peers};
 use crate::pids::NodeNumber;
 use crate::wire::{NodeLooks, Place, TreeUse};
@@ -24,6 +25,11 @@ use tokio::runtime::Handle;
 use tokio::sync::mpsc::UnboundedSender;
 use tokio::sync::oneshot;
 use xos_base::NodeId;
+
+/// Most streams of images, or of output, of one tree that are served at a time: `xosd` counts them
+/// by who takes them, as long as it carries them.
+const OF_A_TREE_MAX: usize = 8;
+
 /// Why the core does not answer what was wanted.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum Unanswered {
@@ -60,6 +66,9 @@ pub(super) struct Border {
     /// Places that were told of before there were hands.
     early: Mutex<Vec<Place>>,
     people: People,
+    /// Images, and output, that are sent now: of a tree, and all.
+    images: Given<Option<TreeId>>,
+    output: Given<Option<TreeId>>,
     /// `None`: it ends.
     told: Mutex<Option<UnboundedSender<Heard>>>,
     state: Mutex<State>,
@@ -98,6 +107,8 @@ impl Border {
             hands: OnceLock::new(),
             early: Mutex::default(),
             people: People::default(),
+            images: Given::default(),
+            output: Given::default(),
             told: Mutex::new(Some(told)),
             state: Mutex::default(),
         })
@@ -226,21 +237,21 @@ impl Border {
             }
             (Ask::Why { id, tree }, _) => self.answer(id, move |hands| hands.why(tree)),
             (Ask::Image { tree, version }, Some(socket)) => {
-                self.apart(move |hands| {
+                self.give(&self.images, tree, move |hands| {
                     if let Err(error) = hands.send_image(tree, version, socket) {
                         tracing::warn!(%tree, version, %error, "an image was not sent");
                     }
                 });
             }
             (Ask::Written { tree, ask }, Some(socket)) => {
-                self.apart(move |hands| {
+                self.give(&self.output, tree, move |hands| {
                     if let Err(error) = hands.send_output(tree, &ask, socket) {
                         tracing::warn!(%tree, %error, "output was not sent");
                     }
                 });
             }
             (Ask::Carried { tree, version }, Some(socket)) => {
-                self.apart(move |hands| {
+                self.give(&self.images, tree, move |hands| {
                     if let Err(error) = hands.send_carried(tree, version, socket) {
                         tracing::warn!(%tree, version, %error, "what left was not sent");
                     }
@@ -308,6 +319,23 @@ impl Border {
             Some(hands) => apart(move || work(hands)),
             None => tracing::debug!("the agent begins: what xosd asks is not done"),
         }
+    }
+
+    /// The same for a stream of something of a tree, if that has not too many already: who asks for
+    /// more hears the end of them.
+    fn give(
+        &self,
+        given: &Given<Option<TreeId>>,
+        tree: TreeId,
+        work: impl FnOnce(Hands) + Send + 'static,
+    ) {
+        let Some(place) = given.enter(&[(None, GIVEN_MAX), (Some(tree), OF_A_TREE_MAX)]) else {
+            return tracing::warn!(%tree, "too many streams of it at a time: one is not served");
+        };
+        self.apart(move |hands| {
+            work(hands);
+            drop(place);
+        });
     }
 
     fn answer<T: Serialize>(

@@ -53,7 +53,7 @@ fn refusal(r: &ClusterMay) -> Error {
     }
 }
 
-/// Allowed: the image to who restores the tree or keeps a copy of that checkpoint; what was written
+/// Allowed: the image to who restores the tree from it or keeps a copy of that checkpoint; what was written
 /// to who keeps it with one, or has the tree and with it the next spool; the output to be brought
 /// by who has a copy of the tree, to where it is collected; a ghost of the tree's owner; the image
 /// of a tree that left to who shows the key, for the person whose tree it is.
@@ -93,5 +93,5 @@ fn keeps(t: &Tree, node: NodeNumber) -> bool {
 fn fetches(t: &Tree, node: NodeNumber, version: u64) -> bool {
     let holds = t.holding.as_ref().is_some_and(|h| h.node == node)
         && t.checkpoint.as_ref().is_some_and(|image| image.version == version);
-    holds || t.comes_to() == Some(node)
+    holds || t.comes_to() == Some((node, version))
 }

@@ -104,13 +104,19 @@ fn daemons_end_and_no_program_does(w: &World) {
     assert!(!text.contains("bad"), "{text}");
 }
 
-/// The pids on the machine of all processes of a user in a host that do not stand still.
+/// SIGSTOP in a set of signals of /proc.
+const STOP: u64 = 1 << 18;
+
+/// The pids on the machine of all processes of a user in a host that do not stand still: neither
+/// stopped nor, while they wait for the volume, about to be before they do anything more.
 fn live(host: &Host, uid: u32) -> Vec<i32> {
     let lives = |pid: &i32| {
         let text = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
         let of = |key: &str| text.lines().find_map(|l| l.strip_prefix(key)).unwrap_or("").trim();
         let theirs = of("Uid:").split_whitespace().next() == Some(&*uid.to_string());
-        theirs && !of("State:").starts_with(['T', 't', 'Z', 'X'])
+        let pends = |key: &str| u64::from_str_radix(of(key), 16).is_ok_and(|set| set & STOP != 0);
+        let stops = pends("ShdPnd:") || pends("SigPnd:");
+        theirs && !stops && !of("State:").starts_with(['T', 't', 'Z', 'X'])
     };
     let mut pids = host.pids().unwrap();
     pids.retain(lives);

@@ -64,6 +64,8 @@ pub(super) struct Clustered {
     people: rights::People,
     preparing: starts::Preparing,
     relays: relays::Relays,
+    /// Images that other nodes are given now.
+    given: streams::Images,
     seated: Mutex<Option<Seated>>,
     /// How the node's clock stood at the core's last answer.
     clock: Mutex<Option<ClockSeen>>,
@@ -85,8 +87,19 @@ impl Clustered {
         cgroup: EnvelopeCgroup,
     ) -> Clustered {
         let folder = folder.join("cluster");
-        let (people, preparing, relays, seated, clock) = Default::default();
-        Clustered { config, folder, dialer, cgroup, people, preparing, relays, seated, clock }
+        let (people, preparing, relays, given, seated, clock) = Default::default();
+        Clustered {
+            config,
+            folder,
+            dialer,
+            cgroup,
+            people,
+            preparing,
+            relays,
+            given,
+            seated,
+            clock,
+        }
     }
 
     fn seated(&self) -> MutexGuard<'_, Option<Seated>> {

@@ -17,6 +17,7 @@ use xos_net::nodes::Io;
 use xos_net::tls::ALPN_CLUSTER;
 use xos_net::{Caller, frames};
 use xos_ssi::cluster::messages::{Stretch, TreeId};
+use xos_ssi::given::{GIVEN_MAX, Given, GivenPlace};
 use xos_ssi::host::Brought;
 use xos_ssi::pids::NodeNumber;
 use xos_ssi::wire::{
@@ -32,6 +33,33 @@ const OPENING_TIMEOUT: Duration = Duration::from_secs(20);
 /// How much is read at once, each way, in bytes: of images, and of what is mostly little.
 const BUFFER_IMAGE: usize = 256 * 1024;
 const BUFFER: usize = 8 * 1024;
+
+/// Most streams of images that a node is given at a time, and of one tree.
+const OF_A_NODE_MAX: usize = 16;
+const OF_A_TREE_MAX: usize = 4;
+
+/// What a stream of an image counts as: one of a node, and one of a node and a tree; one of all
+/// without both.
+type ImageCount = (Option<NodeId>, Option<TreeId>);
+
+/// Images that other nodes are given now.
+#[derive(Default)]
+pub(super) struct Images(Given<ImageCount>);
+
+impl Images {
+    /// A place for one more, for as long as its stream lasts.
+    fn enter(&self, node: &NodeId, tree: TreeId) -> Result<GivenPlace<ImageCount>, Error> {
+        let place = self.0.enter(&[
+            ((None, None), GIVEN_MAX),
+            ((Some(node.clone()), None), OF_A_NODE_MAX),
+            ((Some(node.clone()), Some(tree)), OF_A_TREE_MAX),
+        ]);
+        place.ok_or_else(|| {
+            Error::limited(format!("{node} is given enough at a time: no image of {tree} now"))
+                .hint("it tries again when others have ended")
+        })
+    }
+}
 
 /// What a stream is for.
 #[derive(Clone, Copy)]
@@ -123,7 +151,9 @@ impl Agent {
     async fn serve_image(&self, caller: &Caller, mut stream: Box<dyn Io>) -> Result<(), Error> {
         let ImageOpening { cluster, tree, version } = opening(&mut stream).await?;
         let seated = self.neighbour(caller, &cluster)?;
-        let comer = Comer::Image { node: caller.node()?.clone(), version };
+        let node = caller.node()?.clone();
+        let _place = self.clustered()?.given.enter(&node, tree)?;
+        let comer = Comer::Image { node, version };
         self.core()?.call(ClusterMay { cluster, tree, comer }).await?;
         let (ours, theirs) = UnixStream::pair().map_err(|e| broke(&e))?;
         seated.client.image(tree, version, &theirs).map_err(|e| broke(&e))?;
@@ -138,8 +168,11 @@ impl Agent {
         let seated = self.clustered()?.at(&cluster)?;
         let node = caller.node()?.clone();
         tracing::info!(%node, %tree, version, "a node fetches the image of what left");
+        let asks = node.clone();
         let comer = Comer::Carried { node, version, key, vo, member };
         self.core()?.call(ClusterMay { cluster, tree, comer }).await?;
+        // Strangers take no place of those whom the core lets have it.
+        let _place = self.clustered()?.given.enter(&asks, tree)?;
         let (ours, theirs) = UnixStream::pair().map_err(|e| broke(&e))?;
         seated.client.carried(tree, version, &theirs).map_err(|e| broke(&e))?;
         drop(theirs);
@@ -287,5 +320,28 @@ impl Agent {
         if let Err(error) = carried.await {
             tracing::debug!(%to, %error, "packets do not get to a node now");
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_node_is_given_a_share_of_images() {
+        // wrong: a rooted node could take all threads, descriptors and ports of another by asking
+        // for the same image, or for those of many trees, again and again
+        let (images, one, other): (Images, NodeId, NodeId) =
+            (Images::default(), "n1.rennes".parse().unwrap(), "n2.rennes".parse().unwrap());
+        let mut places: Vec<_> =
+            (0..OF_A_TREE_MAX).map(|_| images.enter(&one, TreeId(7)).unwrap()).collect();
+        assert!(images.enter(&one, TreeId(7)).is_err(), "of a tree");
+        for n in OF_A_TREE_MAX..OF_A_NODE_MAX {
+            places.push(images.enter(&one, TreeId(100 + n as u64)).unwrap());
+        }
+        assert!(images.enter(&one, TreeId(8)).is_err(), "of a node");
+        assert!(images.enter(&other, TreeId(7)).is_ok());
+        drop(places);
+        assert!(images.enter(&one, TreeId(7)).is_ok());
     }
 }

@@ -81,6 +81,7 @@ n = 0
 while not os.path.exists(os.environ['STOP']):
     log.write(f'{n}\\n')
     log.flush()
+    os.fsync(log.fileno())
     data.seek(0)
     data.write(f'{n:08}')
     data.flush()
@@ -99,6 +100,7 @@ n = 0
 while not os.path.exists(os.environ['STOP']):
     log.write(f'{n}\\n')
     log.flush()
+    os.fsync(log.fileno())
     print('a', n, flush=True)
     n += 1
     time.sleep(0.05)
