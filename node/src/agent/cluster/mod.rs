@@ -3,6 +3,7 @@
 //!
 //! The agent goes on without `xosd`; what it has to say to the core waits.
 
+mod asking;
 mod clock;
 mod lines;
 mod orders;
@@ -64,6 +65,7 @@ pub(super) struct Clustered {
     people: rights::People,
     preparing: starts::Preparing,
     relays: relays::Relays,
+    asking: asking::Asking,
     seated: Mutex<Option<Seated>>,
     /// How the node's clock stood at the core's last answer.
     clock: Mutex<Option<ClockSeen>>,
@@ -85,8 +87,20 @@ impl Clustered {
         cgroup: EnvelopeCgroup,
     ) -> Clustered {
         let folder = folder.join("cluster");
-        let (people, preparing, relays, seated, clock) = Default::default();
-        Clustered { config, folder, dialer, cgroup, people, preparing, relays, seated, clock }
+        let (people, preparing, relays, asking) = Default::default();
+        let (seated, clock) = Default::default();
+        Clustered {
+            config,
+            folder,
+            dialer,
+            cgroup,
+            people,
+            preparing,
+            relays,
+            asking,
+            seated,
+            clock,
+        }
     }
 
     fn seated(&self) -> MutexGuard<'_, Option<Seated>> {

@@ -124,7 +124,7 @@ impl Agent {
         let ImageOpening { cluster, tree, version } = opening(&mut stream).await?;
         let seated = self.neighbour(caller, &cluster)?;
         let comer = Comer::Image { node: caller.node()?.clone(), version };
-        self.core()?.call(ClusterMay { cluster, tree, comer }).await?;
+        self.may(caller, ClusterMay { cluster, tree, comer }).await?;
         let (ours, theirs) = UnixStream::pair().map_err(|e| broke(&e))?;
         seated.client.image(tree, version, &theirs).map_err(|e| broke(&e))?;
         drop(theirs);
@@ -137,9 +137,9 @@ impl Agent {
             opening(&mut stream).await?;
         let seated = self.clustered()?.at(&cluster)?;
         let node = caller.node()?.clone();
+        let comer = Comer::Carried { node: node.clone(), version, key, vo, member };
+        self.may(caller, ClusterMay { cluster, tree, comer }).await?;
         tracing::info!(%node, %tree, version, "a node fetches the image of what left");
-        let comer = Comer::Carried { node, version, key, vo, member };
-        self.core()?.call(ClusterMay { cluster, tree, comer }).await?;
         let (ours, theirs) = UnixStream::pair().map_err(|e| broke(&e))?;
         seated.client.carried(tree, version, &theirs).map_err(|e| broke(&e))?;
         drop(theirs);
@@ -150,7 +150,7 @@ impl Agent {
         let WrittenOpening { cluster, tree, ask } = opening(&mut stream).await?;
         let seated = self.neighbour(caller, &cluster)?;
         let comer = Comer::Written { node: caller.node()?.clone() };
-        self.core()?.call(ClusterMay { cluster, tree, comer }).await?;
+        self.may(caller, ClusterMay { cluster, tree, comer }).await?;
         let (ours, theirs) = UnixStream::pair().map_err(|e| broke(&e))?;
         seated.client.written(tree, ask, &theirs).map_err(|e| broke(&e))?;
         drop(theirs);
@@ -203,7 +203,7 @@ impl Agent {
         let uid = self.account_of(&member)?.uid;
         let (tree, vo) = (TreeId(tree), member.vo);
         let comer = Comer::Ghost { vo, member: member.number };
-        self.core()?.call(ClusterMay { cluster, tree, comer }).await?;
+        self.may(caller, ClusterMay { cluster, tree, comer }).await?;
         let (ours, theirs) = UnixStream::pair().map_err(|e| broke(&e))?;
         seated.client.attach(tree, uid, &theirs).map_err(|e| broke(&e))?;
         Ok((ours, uid))
