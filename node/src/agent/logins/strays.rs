@@ -93,7 +93,7 @@ impl Stray {
             return groups::stop(program, self.is.uid);
         }
         if self.is.cluster {
-            // To move it there would take it from the agent.
+            // Elsewhere its agent would not find it.
             let (doing, path) = ("find the program of a process", format!("/proc/{pid}/cgroup"));
             let source = std::io::ErrorKind::NotFound.into();
             return Err(CgroupError::Io { doing, path: path.into(), source });
