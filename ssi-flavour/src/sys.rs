@@ -207,9 +207,11 @@ pub fn kill(pid: i32, signal: i32) -> io::Result<()> {
 /// The kernel's: `EAGAIN` when somebody else has the file open or mapped; `EINVAL` where the file
 /// system has no leases.
 pub fn lease(file: impl AsFd) -> io::Result<()> {
+    // include/uapi/asm-generic/fcntl.h
+    const F_SETSIG: libc::c_int = 10;
     let fd = file.as_fd().as_raw_fd();
     // Who waits is told of by a signal, which without that ends this process (SIGIO).
-    for (order, value) in [(libc::F_SETSIG, libc::SIGURG), (libc::F_SETLEASE, libc::F_WRLCK)] {
+    for (order, value) in [(F_SETSIG, libc::SIGURG), (libc::F_SETLEASE, libc::F_WRLCK)] {
         // SAFETY: both orders take numbers alone, and the descriptor is open as long as `file` is.
         if unsafe { libc::fcntl(fd, order, value) } == -1 {
             return Err(io::Error::last_os_error());
