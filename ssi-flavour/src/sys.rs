@@ -8,7 +8,7 @@ use std::ffi::{CStr, CString};
 use std::fs::File;
 use std::io;
 use std::net::Ipv4Addr;
-use std::os::fd::{AsRawFd, RawFd};
+use std::os::fd::{AsFd, AsRawFd, RawFd};
 
 /// Who returned from [`fork`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -198,6 +198,26 @@ pub fn ignore_pipe() {
 pub fn kill(pid: i32, signal: i32) -> io::Result<()> {
     // SAFETY: kill takes numbers alone.
     if unsafe { libc::kill(pid, signal) } == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+}
+
+/// Has whoever opens a file from now on, by whichever name, wait until it is closed here, or the
+/// kernel's time for that is over (F_SETLEASE of F_WRLCK in fcntl(2)).
+///
+/// # Errors
+/// The kernel's: `EAGAIN` when somebody else has the file open or mapped; `EINVAL` where the file
+/// system has no leases.
+pub fn lease(file: impl AsFd) -> io::Result<()> {
+    // include/uapi/asm-generic/fcntl.h
+    const F_SETSIG: libc::c_int = 10;
+    let fd = file.as_fd().as_raw_fd();
+    // Who waits is told of by a signal, which without that ends this process (SIGIO).
+    for (order, value) in [(F_SETSIG, libc::SIGURG), (libc::F_SETLEASE, libc::F_WRLCK)] {
+        // SAFETY: both orders take numbers alone, and the descriptor is open as long as `file` is.
+        if unsafe { libc::fcntl(fd, order, value) } == -1 {
+            return Err(io::Error::last_os_error());
+        }
+    }
+    Ok(())
 }
 
 /// Leaves the session keyring of whoever started us for a new, empty one, so that a program does

@@ -15,7 +15,7 @@ mod tests;
 
 use super::images::OpenFile;
 use super::{Cell, Person};
-use look::{Mounts, Sight, There};
+use look::{Files, Identity, Mounts, Sight, There};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeSet;
 use std::fs::File;
@@ -120,7 +120,7 @@ pub enum FilesError {
 #[derive(Clone, Debug, PartialEq, Eq)]
 struct Plan {
     path: PathBuf,
-    inode: u64,
+    is: Identity,
     /// What it gets, and what it has.
     size: (u64, u64),
     /// When it was modified last before.
@@ -144,7 +144,7 @@ fn judge(file: &OpenFile, now: &Sight, others: bool) -> Verdict {
         Sight::There(there) => there,
         Sight::Not(why) => return Verdict::Changed((*why).to_owned()),
     };
-    let known = was.inode.is_none_or(|inode| inode == there.inode);
+    let known = was.inode.is_none_or(|inode| inode == there.is.inode);
     if !known || was.volume != there.volume {
         return Verdict::Changed("another file is in its place".to_owned());
     }
@@ -172,11 +172,13 @@ fn judge(file: &OpenFile, now: &Sight, others: bool) -> Verdict {
         "another program wrote to it too, or had it open for that"
     } else if others {
         "another program has it open for writing"
+    } else if there.again {
+        "it has another name, by which others may write it"
     } else if !there.own {
         "others may write it too"
     } else {
-        let (path, inode, modified) = (file.path.clone(), there.inode, was.modified);
-        return Verdict::Cut(Plan { path, inode, size: (then, size), modified });
+        let (path, is, modified) = (file.path.clone(), there.is, was.modified);
+        return Verdict::Cut(Plan { path, is, size: (then, size), modified });
     };
     Verdict::Changed(format!("{grew}, and {why}"))
 }
@@ -252,36 +254,47 @@ pub fn record(
     // CRIU takes along what has no name any more.
     let named = |file: &&mut OpenFile| held.as_ref().is_none_or(|h| h.names.contains(&file.path));
     let named: Vec<&mut OpenFile> = files.iter_mut().filter(named).take(FILES_MAX).collect();
-    let names: BTreeSet<PathBuf> = named.iter().map(|file| file.path.clone()).collect();
+    let expected = |file: &OpenFile| (!file.is_unsized()).then_some(file.size_bytes);
     let tree = held.as_ref().map(|h| h.pids.clone()).unwrap_or_default();
-    let others = look::writers(&names, &tree)?;
     let mounts = Mounts::of(cell)?;
-    person.among(space(cell)?.as_ref(), || {
-        for file in named {
-            let expected = (!file.is_unsized()).then_some(file.size_bytes);
-            let Sight::There(there) = look::see(&file.path, expected, true, person, &mounts)?
-            else {
-                continue;
-            };
-            // What is longer by now than it was for CRIU was written by somebody else.
-            let strange = expected.is_some_and(|size| size != there.size);
-            let strange = strange || left_behind(file, there.size);
-            file.size_bytes = expected.unwrap_or(there.size);
-            file.was = Some(was(there, strange || others.contains(&file.path)));
-        }
-        Ok(())
-    })
+    let seen = person.among(space(cell)?.as_ref(), || {
+        let see = |file: &&mut OpenFile| {
+            let expected = expected(file);
+            look::see(&file.path, expected, true, person, &mounts)
+        };
+        named.iter().map(see).collect::<std::io::Result<Vec<_>>>()
+    })?;
+    let others = look::writers(&known(named.iter().map(|f| &f.path).zip(&seen)), &tree)?;
+    for (file, sight) in named.into_iter().zip(seen) {
+        let Sight::There(there) = sight else { continue };
+        // What is longer by now than it was for CRIU was written by somebody else.
+        let strange = expected(file).is_some_and(|size| size != there.size);
+        let strange = strange || left_behind(file, there.size);
+        file.size_bytes = expected(file).unwrap_or(there.size);
+        file.was = Some(was(there, strange || others.contains(&file.path)));
+    }
+    Ok(())
+}
+
+/// Which files they are that were seen.
+fn known<'a>(seen: impl Iterator<Item = (&'a PathBuf, &'a Sight)>) -> Files {
+    let there = |(path, sight): (&PathBuf, &Sight)| match sight {
+        Sight::There(there) => Some((path.clone(), there.is)),
+        Sight::Not(_) => None,
+    };
+    seen.filter_map(there).collect()
 }
 
 fn was(there: There, others: bool) -> Was {
-    let inode = there.lasting.then_some(there.inode);
+    let inode = there.lasting.then_some(there.is.inode);
     let (modified, edges, volume) = (there.modified, there.edges, there.volume);
     Was { inode, modified, edges, volume, others }
 }
 
 /// Has files be what a program takes them for that is about to go on from images: those that only
 /// grew are cut back, and what is cut from them is kept in files beside them whose names end in
-/// `.xos-cut-` and `mark`. All of them, or none.
+/// `.xos-cut-` and `mark`. All of them, or none; but when one is written to just then, those before
+/// it, which is as good for the next attempt.
 ///
 /// # Errors
 /// [`FilesError`]: one of them is otherwise, or cannot be looked at.
@@ -291,29 +304,35 @@ pub fn bring_back(
     person: &Person,
     mark: &str,
 ) -> Result<Vec<Cut>, FilesError> {
-    let known: Vec<(&OpenFile, &Was)> =
+    let noted: Vec<(&OpenFile, &Was)> =
         files.iter().filter_map(|file| Some((file, file.was.as_ref()?))).collect();
-    if known.is_empty() {
+    if noted.is_empty() {
         return Ok(Vec::new());
     }
-    if known.len() > FILES_MAX {
+    if noted.len() > FILES_MAX {
         return Err(told(&[format!("it had more than {FILES_MAX}")]));
     }
-    let names: BTreeSet<PathBuf> = known.iter().map(|(file, _)| file.path.clone()).collect();
-    let others = look::writers(&names, &BTreeSet::new())?;
     let mounts = Mounts::of(cell)?;
-    person.among(space(cell)?.as_ref(), || {
-        let mut judged = Vec::with_capacity(known.len());
-        for (file, was) in known {
+    let seen = person.among(space(cell)?.as_ref(), || {
+        let mut seen = Vec::with_capacity(noted.len());
+        for (file, was) in noted {
             let now = look::see(&file.path, Some(file.size_bytes), false, person, &mounts)?;
             if was.volume && matches!(now, Sight::Not(_)) && !mounts.have_volume(&file.path) {
                 let what = format!("the volume of {} is not mounted", file.path.display());
                 return Err(Error::new(ErrorKind::NotFound, what));
             }
-            judged.push((file, judge(file, &now, others.contains(&file.path))));
+            seen.push((file, now));
         }
-        Ok(decide(judged.into_iter()).and_then(|plans| cut::cut(&plans, mark)))
-    })?
+        Ok(seen)
+    })?;
+    let there = known(seen.iter().map(|(file, now)| (&file.path, now)));
+    let others = look::writers(&there, &BTreeSet::new())?;
+    let judged = seen.iter().map(|(file, now)| {
+        let verdict = judge(file, now, others.contains(&file.path));
+        (*file, verdict)
+    });
+    let plans = decide(judged)?;
+    person.among(space(cell)?.as_ref(), || Ok(cut::cut(&plans, mark)))?
 }
 
 /// The mount namespace in which a tree's files are; none: this process's.

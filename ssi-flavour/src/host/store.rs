@@ -233,7 +233,7 @@ impl Store {
             return Ok(());
         }
         let mut to = self.part((tree, version), manifest.size_bytes(), true)?;
-        let mut kept = || -> io::Result<()> {
+        let kept = || -> io::Result<()> {
             let expected = sizes(&manifest);
             for name in manifest.files.keys() {
                 let mut file = create(&to.path.join(name))?;

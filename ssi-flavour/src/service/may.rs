@@ -55,9 +55,9 @@ fn refusal(r: &ClusterMay) -> Error {
 
 /// Allowed: the image to who restores the tree from it or keeps a copy of that checkpoint; what was written
 /// to who keeps it with one, or has the tree and with it the next spool; the output to be brought
-/// by who has a copy of the tree, to where it is collected; a ghost of the tree's owner; the image
+/// by the copy that is the tree, to where it is collected; a ghost of the tree's owner; the image
 /// of a tree that left to who shows the key, for the person whose tree it is.
-fn allows(c: &Cluster, tree: TreeId, comer: &Comer, asks: &NodeId) -> bool {
+pub(super) fn allows(c: &Cluster, tree: TreeId, comer: &Comer, asks: &NodeId) -> bool {
     let t = c.controller.state().trees.tree(tree);
     match comer {
         Comer::Image { node, version } => match (t, c.number(node)) {
@@ -75,7 +75,7 @@ fn allows(c: &Cluster, tree: TreeId, comer: &Comer, asks: &NodeId) -> bool {
         }
         Comer::Output { node, epoch } => match (t, c.number(node)) {
             (Some(t), Some(node)) => {
-                t.uses(node) && t.epoch <= *epoch && c.number(asks) == Some(t.output_at())
+                is_tree(t, node, *epoch) && c.number(asks) == Some(t.output_at())
             }
             _ => false,
         },
@@ -83,6 +83,12 @@ fn allows(c: &Cluster, tree: TreeId, comer: &Comer, asks: &NodeId) -> bool {
             c.owner(tree).is_some_and(|owner| owner.vo == *vo && owner.member == *member)
         }
     }
+}
+
+/// Whether a copy is the tree. One of an attempt sends nothing before that is recorded: what it had
+/// said would stay, and keep out the copy that goes on when the attempt fails.
+fn is_tree(t: &Tree, node: NodeNumber, copy: u64) -> bool {
+    t.uses(node) && t.node == node && t.epoch == copy
 }
 
 fn keeps(t: &Tree, node: NodeNumber) -> bool {

@@ -1,5 +1,6 @@
 //! The service with nodes that are played, and records in memory.
 
+mod may;
 mod queue;
 mod rights;
 mod shells;

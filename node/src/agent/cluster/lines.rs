@@ -29,7 +29,7 @@ const FRAME_COST: usize = 64;
 /// for all of a stream.
 const LINE_BYTES_MAX: usize = 2 * 1024 * 1024;
 const ALL_BYTES_MAX: usize = 64 * 1024 * 1024;
-/// Most lines of a stream.
+/// Most lines of a stream, those that ended and are still worked at counted.
 const LINES_MAX: usize = 2048;
 /// Most frames that wait to be written, and most bytes that are gathered for one write.
 const OUT_MAX: usize = 256;
@@ -46,10 +46,24 @@ const END: u8 = 2;
 const ALIVE: u8 = 3;
 
 /// What came for one end of a line.
-pub(super) struct Piece {
+struct Piece {
     bytes: Vec<u8>,
     /// Of the line's room and the stream's.
     _held: [OwnedSemaphorePermit; 2],
+}
+
+/// What comes on a line. The line counts among its stream's as long as somebody holds this, ended
+/// or not.
+pub(super) struct Comes {
+    from: UnboundedReceiver<Piece>,
+    _place: OwnedSemaphorePermit,
+}
+
+impl Comes {
+    /// The next of it; `None`: the line is over.
+    async fn recv(&mut self) -> Option<Piece> {
+        self.from.recv().await
+    }
 }
 
 /// One end of a line, from where it is filled.
@@ -61,6 +75,7 @@ struct Line {
 #[derive(Default)]
 struct Open {
     lines: HashMap<u32, Line>,
+    /// The number of the last one: they only rise.
     last: u32,
     /// Since it was looked last.
     used: bool,
@@ -72,6 +87,7 @@ pub(super) struct Lines {
     open: Mutex<Open>,
     out: mpsc::Sender<Vec<u8>>,
     room: Arc<Semaphore>,
+    places: Arc<Semaphore>,
     /// It is to end, and all its lines.
     cut: CancellationToken,
 }
@@ -98,7 +114,9 @@ impl Lines {
     pub(super) fn new() -> (Arc<Lines>, Queue) {
         let (out, queue) = mpsc::channel(OUT_MAX);
         let (open, cut) = Default::default();
-        (Arc::new(Lines { open, out, room: Arc::new(Semaphore::new(ALL_BYTES_MAX)), cut }), queue)
+        let room = Arc::new(Semaphore::new(ALL_BYTES_MAX));
+        let places = Arc::new(Semaphore::new(LINES_MAX));
+        (Arc::new(Lines { open, out, room, places, cut }), queue)
     }
 
     fn lock(&self) -> MutexGuard<'_, Open> {
@@ -107,22 +125,43 @@ impl Lines {
 
     /// Opens a line: its number, and what comes on it. `None`: the stream is over, or full.
     /// `opening` is what the other side is told first.
-    pub(super) async fn begin(&self, opening: &[u8]) -> Option<(u32, UnboundedReceiver<Piece>)> {
-        let (number, from) = {
-            let mut open = self.lock();
-            let number = open.last.checked_add(1)?;
-            let from = open.admit(number)?;
-            open.last = number;
-            (number, from)
-        };
-        self.out.send(frame(OPEN, number, opening)).await.ok()?;
-        Some((number, from))
+    pub(super) async fn begin(&self, opening: &[u8]) -> Option<(u32, Comes)> {
+        // Numbers are sent in the order in which they are given.
+        let slot = self.out.reserve().await.ok()?;
+        let mut open = self.lock();
+        let number = open.last.checked_add(1).filter(|_| !open.over)?;
+        let place = self.places.clone().try_acquire_owned().ok()?;
+        let comes = open.add(number, place);
+        slot.send(frame(OPEN, number, opening));
+        Some((number, comes))
     }
 
-    /// Takes up a line that the other side opens, and what comes on it. `None`: there is one of
-    /// this number, or there are too many.
-    pub(super) fn admit(&self, number: u32) -> Option<UnboundedReceiver<Piece>> {
-        self.lock().admit(number)
+    /// Takes up a line that the other side opens, and what comes on it. `None`: there are too many,
+    /// and this one is ended.
+    ///
+    /// # Errors
+    /// [`xos_base::Kind::Invalid`]: the number was given before.
+    pub(super) fn admit(&self, number: u32) -> Result<Option<Comes>, Error> {
+        let mut open = self.lock();
+        if number <= open.last {
+            return Err(Error::invalid(format!("line {number} is not a new one")));
+        }
+        open.last = number;
+        if open.over {
+            return Ok(None);
+        }
+        if let Ok(place) = self.places.clone().try_acquire_owned() {
+            return Ok(Some(open.add(number, place)));
+        }
+        self.end_now(number);
+        Ok(None)
+    }
+
+    /// Says that a line is over, without waiting: the other side may wait for this one to read.
+    fn end_now(&self, number: u32) {
+        if self.out.try_send(frame(END, number, &[])).is_err() {
+            self.cut.cancel();
+        }
     }
 
     /// This end of a line is over.
@@ -144,10 +183,7 @@ impl Lines {
         let given = own.and_then(|own| line.to.send(Piece { bytes, _held: [all, own] }).ok());
         if given.is_none() {
             open.lines.remove(&number);
-            // Who reads waits for no writer: the other one may wait for this reader.
-            if self.out.try_send(frame(END, number, &[])).is_err() {
-                self.cut.cancel();
-            }
+            self.end_now(number);
         }
     }
 
@@ -181,14 +217,11 @@ impl Lines {
 }
 
 impl Open {
-    fn admit(&mut self, number: u32) -> Option<UnboundedReceiver<Piece>> {
-        if self.over || self.lines.len() >= LINES_MAX || self.lines.contains_key(&number) {
-            return None;
-        }
+    fn add(&mut self, number: u32, place: OwnedSemaphorePermit) -> Comes {
         let (to, from) = mpsc::unbounded_channel();
         self.lines.insert(number, Line { to, room: Arc::new(Semaphore::new(LINE_BYTES_MAX)) });
-        self.used = true;
-        Some(from)
+        (self.last, self.used) = (number, true);
+        Comes { from, _place: place }
     }
 }
 
@@ -286,7 +319,7 @@ pub(super) async fn carry(
     lines: &Lines,
     number: u32,
     socket: UnixStream,
-    mut from: UnboundedReceiver<Piece>,
+    mut from: Comes,
 ) -> Result<(), Error> {
     let socket = socket
         .set_nonblocking(true)
@@ -295,6 +328,7 @@ pub(super) async fn carry(
     let (mut reads, mut writes) = match socket {
         Ok(socket) => socket.into_split(),
         Err(error) => {
+            drop(from);
             lines.close(number).await;
             return Err(error);
         }
@@ -318,6 +352,8 @@ pub(super) async fn carry(
         () = away => {}
         () = here => {}
     }
+    // The place is free before the other side hears so.
+    drop(from);
     lines.close(number).await;
     Ok(())
 }

@@ -3,6 +3,7 @@
 //!
 //! The agent goes on without `xosd`; what it has to say to the core waits.
 
+mod asking;
 mod clock;
 mod lines;
 mod orders;
@@ -66,6 +67,7 @@ pub(super) struct Clustered {
     relays: relays::Relays,
     /// Images that other nodes are given now.
     given: streams::Images,
+    asking: asking::Asking,
     seated: Mutex<Option<Seated>>,
     /// How the node's clock stood at the core's last answer.
     clock: Mutex<Option<ClockSeen>>,
@@ -87,7 +89,8 @@ impl Clustered {
         cgroup: EnvelopeCgroup,
     ) -> Clustered {
         let folder = folder.join("cluster");
-        let (people, preparing, relays, given, seated, clock) = Default::default();
+        let (people, preparing, relays, given, asking) = Default::default();
+        let (seated, clock) = Default::default();
         Clustered {
             config,
             folder,
@@ -97,6 +100,7 @@ impl Clustered {
             preparing,
             relays,
             given,
+            asking,
             seated,
             clock,
         }

@@ -1,14 +1,13 @@
 //! The output of programs on its way from the node where they run to the spool that collects it.
 //! All of it from one node to another one has one stream, a line for each copy.
 
-use super::lines::{Lines, Piece, carry, run};
+use super::lines::{Comes, Lines, carry, run};
 use super::streams::{broke, opening};
 use crate::agent::Agent;
 use std::collections::HashMap;
 use std::os::unix::net::UnixStream;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
-use tokio::sync::mpsc::UnboundedReceiver;
 use tokio::time::timeout;
 use xos_base::{ClusterId, Error, NodeId};
 use xos_net::dial::Dialer;
@@ -44,7 +43,7 @@ pub(super) struct Relays(Mutex<HashMap<NodeId, Arc<tokio::sync::Mutex<Way>>>>);
 struct Reached {
     lines: Arc<Lines>,
     number: u32,
-    from: UnboundedReceiver<Piece>,
+    from: Comes,
 }
 
 impl Relays {
@@ -108,8 +107,7 @@ impl Agent {
         let opens = move |number: u32, text: Vec<u8>| -> Result<(), Error> {
             let opening: RelayOpening = serde_json::from_slice(&text)
                 .map_err(|e| Error::invalid(format!("a line says something else: {e}")))?;
-            let from = all.admit(number);
-            let from = from.ok_or_else(|| Error::limited("a node opens too many lines"))?;
+            let Some(from) = all.admit(number)? else { return Ok(()) };
             let (agent, caller, cluster) = (agent.clone(), caller.clone(), cluster.clone());
             let lines = all.clone();
             tokio::spawn(async move {
@@ -117,6 +115,7 @@ impl Agent {
                 let served = match agent.open_relay(&caller, cluster, opening).await {
                     Ok(socket) => carry(&lines, number, socket, from).await,
                     Err(error) => {
+                        drop(from);
                         lines.close(number).await;
                         Err(error)
                     }
@@ -141,7 +140,7 @@ impl Agent {
         let RelayOpening { tree, epoch, from } = opening;
         let seated = self.neighbour(caller, &cluster)?;
         let comer = Comer::Output { node: caller.node()?.clone(), epoch };
-        self.core()?.call(ClusterMay { cluster, tree, comer }).await?;
+        self.may(caller, ClusterMay { cluster, tree, comer }).await?;
         let (ours, theirs) = UnixStream::pair().map_err(|e| broke(&e))?;
         let copy = Tree { id: tree.0, epoch };
         seated.client.output(copy, from, &theirs).map_err(|e| broke(&e))?;

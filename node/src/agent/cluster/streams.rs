@@ -154,7 +154,7 @@ impl Agent {
         let node = caller.node()?.clone();
         let _place = self.clustered()?.given.enter(&node, tree)?;
         let comer = Comer::Image { node, version };
-        self.core()?.call(ClusterMay { cluster, tree, comer }).await?;
+        self.may(caller, ClusterMay { cluster, tree, comer }).await?;
         let (ours, theirs) = UnixStream::pair().map_err(|e| broke(&e))?;
         seated.client.image(tree, version, &theirs).map_err(|e| broke(&e))?;
         drop(theirs);
@@ -167,12 +167,11 @@ impl Agent {
             opening(&mut stream).await?;
         let seated = self.clustered()?.at(&cluster)?;
         let node = caller.node()?.clone();
+        let comer = Comer::Carried { node: node.clone(), version, key, vo, member };
+        self.may(caller, ClusterMay { cluster, tree, comer }).await?;
         tracing::info!(%node, %tree, version, "a node fetches the image of what left");
-        let asks = node.clone();
-        let comer = Comer::Carried { node, version, key, vo, member };
-        self.core()?.call(ClusterMay { cluster, tree, comer }).await?;
         // Strangers take no place of those whom the core lets have it.
-        let _place = self.clustered()?.given.enter(&asks, tree)?;
+        let _place = self.clustered()?.given.enter(&node, tree)?;
         let (ours, theirs) = UnixStream::pair().map_err(|e| broke(&e))?;
         seated.client.carried(tree, version, &theirs).map_err(|e| broke(&e))?;
         drop(theirs);
@@ -183,7 +182,7 @@ impl Agent {
         let WrittenOpening { cluster, tree, ask } = opening(&mut stream).await?;
         let seated = self.neighbour(caller, &cluster)?;
         let comer = Comer::Written { node: caller.node()?.clone() };
-        self.core()?.call(ClusterMay { cluster, tree, comer }).await?;
+        self.may(caller, ClusterMay { cluster, tree, comer }).await?;
         let (ours, theirs) = UnixStream::pair().map_err(|e| broke(&e))?;
         seated.client.written(tree, ask, &theirs).map_err(|e| broke(&e))?;
         drop(theirs);
@@ -236,7 +235,7 @@ impl Agent {
         let uid = self.account_of(&member)?.uid;
         let (tree, vo) = (TreeId(tree), member.vo);
         let comer = Comer::Ghost { vo, member: member.number };
-        self.core()?.call(ClusterMay { cluster, tree, comer }).await?;
+        self.may(caller, ClusterMay { cluster, tree, comer }).await?;
         let (ours, theirs) = UnixStream::pair().map_err(|e| broke(&e))?;
         seated.client.attach(tree, uid, &theirs).map_err(|e| broke(&e))?;
         Ok((ours, uid))

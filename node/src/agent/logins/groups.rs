@@ -1,6 +1,10 @@
 //! Where the processes of people's sessions are: a control group for each person, or what systemd
 //! made for them.
 
+mod programs;
+
+pub(super) use programs::{Stopped, stop};
+
 use crate::agent::cluster::GROUP as CLUSTER_GROUP;
 use crate::agent::keep;
 use crate::cgroup::discover::{Hierarchy, MOUNTINFO_BYTES_MAX, Version, hierarchies};
@@ -17,9 +21,6 @@ use xos_base::Error;
 const PREFIX: &str = "login-";
 /// The same of the groups in which is held what is of no session and no unit.
 const HELD: &str = "held-";
-/// The same of those in which is held what a person runs in a cluster: it goes on when they may act
-/// again, whether they may sign in here or not.
-const PAUSED: &str = "paused-";
 
 /// The groups of people's sessions.
 pub(in crate::agent) struct Groups {
@@ -56,27 +57,16 @@ impl Groups {
 
     /// Where what is of no session of a person and of no unit is held: only stopped there, and in
     /// all other hierarchies left where it is.
-    /// What they run in a `cluster` is kept apart from the rest.
-    fn held(&self, uid: u32, cluster: bool) -> Result<EnvelopeCgroup, CgroupError> {
-        let group = self.named(if cluster { PAUSED } else { HELD }, uid)?.stopping();
+    fn held(&self, uid: u32) -> Result<EnvelopeCgroup, CgroupError> {
+        let group = self.named(HELD, uid)?.stopping();
         group.ok_or(CgroupError::NoController("running (freezer)"))
     }
 
     /// The groups of a person, as far as they are there: of sessions and of what is held beside
-    /// them; or (`programs`) of what they run in a cluster.
-    fn there(&self, uid: u32, programs: bool) -> Result<Vec<EnvelopeCgroup>, CgroupError> {
-        let all = match programs {
-            true => [None, self.named(PAUSED, uid)?.stopping()],
-            false => [Some(self.of(uid)?), self.named(HELD, uid)?.stopping()],
-        };
+    /// them.
+    fn there(&self, uid: u32) -> Result<Vec<EnvelopeCgroup>, CgroupError> {
+        let all = [Some(self.of(uid)?), self.named(HELD, uid)?.stopping()];
         Ok(all.into_iter().flatten().filter(EnvelopeCgroup::is_there).collect())
-    }
-
-    /// All groups of a person, as far as they are there.
-    fn whole(&self, uid: u32) -> Result<Vec<EnvelopeCgroup>, CgroupError> {
-        let mut all = self.there(uid, false)?;
-        all.extend(self.there(uid, true)?);
-        Ok(all)
     }
 
     /// Moves a process into the person's group, unless systemd has put it into the person's own
@@ -115,14 +105,14 @@ impl Groups {
         Ok(names.iter().filter_map(|n| n.strip_prefix(prefix)?.parse().ok()).collect())
     }
 
-    /// The people who have a group of any kind.
+    /// The people who have a group of any kind, or a program in a cluster that stands still.
     ///
     /// # Errors
     /// [`CgroupError`] when they cannot be listed.
     pub(super) fn all(&self) -> Result<BTreeSet<u32>, CgroupError> {
         let mut all = self.uids()?;
         all.extend(self.with(HELD)?);
-        all.extend(self.with(PAUSED)?);
+        all.extend(self.paused()?);
         Ok(all)
     }
 
@@ -131,15 +121,7 @@ impl Groups {
     /// # Errors
     /// [`CgroupError`].
     pub(super) fn freeze(&self, uid: u32, frozen: bool) -> Result<(), CgroupError> {
-        self.there(uid, false)?.iter().try_for_each(|group| group.freeze(frozen))
-    }
-
-    /// Stops (`true`) or continues what was held of what a person runs in a cluster.
-    ///
-    /// # Errors
-    /// [`CgroupError`].
-    pub(super) fn pause(&self, uid: u32, paused: bool) -> Result<(), CgroupError> {
-        self.there(uid, true)?.iter().try_for_each(|group| group.freeze(paused))
+        self.there(uid)?.iter().try_for_each(|group| group.freeze(frozen))
     }
 
     /// Whether a process is one of those that run in a cluster, by the same texts as
@@ -151,18 +133,18 @@ impl Groups {
 
     /// Whether a process of a person is where it is stopped with them: with their units, in a group
     /// of theirs, or in their slice of systemd. By the texts of `/proc/self/mountinfo` and of its
-    /// `cgroup`. `clusters`: whether what they run in a cluster stays where it is, too.
+    /// `cgroup`. `clusters`: whether what they run in a cluster may go on.
     pub(super) fn holds(&self, uid: u32, mountinfo: &str, list: &str, clusters: bool) -> bool {
         if in_own_slice(uid, mountinfo, list) {
             return true;
         }
-        let place = self.cgroups.place(mountinfo, list);
-        place.and_then(|place| self.cgroups.name_at(&place)).is_some_and(|name| {
+        let Some(place) = self.cgroups.place(mountinfo, list) else { return false };
+        self.cgroups.name_at(&place).is_some_and(|name| {
             if name == CLUSTER_GROUP {
-                // It is together with all others': stopped with nobody.
-                return clusters;
+                let stopped = |group: EnvelopeCgroup| programs::is_stopped(&group);
+                return clusters || self.program_at(&place).is_some_and(stopped);
             }
-            let kinds = [PREFIX, HELD, PAUSED];
+            let kinds = [PREFIX, HELD];
             let others = kinds.iter().any(|kind| name.starts_with(kind));
             !others || kinds.iter().any(|kind| name == format!("{kind}{uid}"))
         })
@@ -178,18 +160,18 @@ impl Groups {
         let name = place.and_then(|place| self.cgroups.name_at(&place));
         // Programs of a cluster are no units: nobody else would end them.
         let other = |name: &str| {
-            [PREFIX, HELD, PAUSED].iter().any(|p| name.starts_with(p)) || name == CLUSTER_GROUP
+            [PREFIX, HELD].iter().any(|p| name.starts_with(p)) || name == CLUSTER_GROUP
         };
         name.is_some_and(|name| !other(&name))
     }
 
-    /// Moves a process into the group in which what is of no session is held, which is stopped;
-    /// what runs in a `cluster` has its own. One that is gone is no error.
+    /// Moves a process into the group in which what is of no session is held, which is stopped. One
+    /// that is gone is no error.
     ///
     /// # Errors
     /// [`CgroupError`].
-    pub(super) fn hold(&self, uid: u32, pid: i32, cluster: bool) -> Result<(), CgroupError> {
-        let group = self.held(uid, cluster)?;
+    pub(super) fn hold(&self, uid: u32, pid: i32) -> Result<(), CgroupError> {
+        let group = self.held(uid)?;
         if !group.is_there() {
             group.make()?;
             let limited = group.parts.iter().any(|p| p.controllers.contains("pids"));
@@ -224,13 +206,11 @@ impl Groups {
     /// # Errors
     /// [`CgroupError`] when they cannot be listed.
     pub(super) fn clear(&self) -> Result<(), CgroupError> {
-        for (prefix, cluster) in [(HELD, false), (PAUSED, true)] {
-            for uid in self.with(prefix)? {
-                for part in self.held(uid, cluster)?.parts {
-                    // The kernel removes none in which something is.
-                    if let Err(error) = fs::remove_dir(&part.dir) {
-                        tracing::debug!(uid, %error, "something is held there");
-                    }
+        for uid in self.with(HELD)? {
+            for part in self.held(uid)?.parts {
+                // The kernel removes none in which something is.
+                if let Err(error) = fs::remove_dir(&part.dir) {
+                    tracing::debug!(uid, %error, "something is held there");
                 }
             }
         }
@@ -255,20 +235,23 @@ impl Groups {
         group.remove()
     }
 
-    /// Ends what is in a person's groups, without waiting for it.
+    /// Ends what is in a person's groups, and their programs that stand still, without waiting for
+    /// it.
     ///
     /// # Errors
     /// [`CgroupError`].
     pub(super) fn kill(&self, uid: u32) -> Result<(), CgroupError> {
-        self.whole(uid)?.iter().try_for_each(EnvelopeCgroup::kill)
+        self.there(uid)?.iter().try_for_each(EnvelopeCgroup::kill)?;
+        self.end_paused(uid)
     }
 
-    /// Ends what is in a person's groups, and removes them.
+    /// Ends what is in a person's groups, and removes them, and their programs that stand still.
     ///
     /// # Errors
     /// [`CgroupError`].
     pub(super) fn end(&self, uid: u32) -> Result<(), CgroupError> {
-        for group in self.whole(uid)? {
+        self.end_paused(uid)?;
+        for group in self.there(uid)? {
             group.kill()?;
             // What hid from the list of the group's processes dies only when it is not stopped.
             group.stopping().map_or(Ok(()), |group| group.freeze(false))?;

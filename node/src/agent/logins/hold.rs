@@ -6,7 +6,7 @@ use super::processes::{self, Ending, Left};
 use super::strays::{Strays, Whom};
 use crate::agent::units::in_background;
 use crate::agent::{Agent, keep, machine};
-use crate::cgroup::{CgroupError, Cgroups};
+use crate::cgroup::Cgroups;
 use crate::spec::{Carries, Limits};
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
@@ -264,16 +264,12 @@ fn obeyed(holding: &Holding, orders: Vec<(u32, AccountState)>, mut others: Other
             all = false;
         }
     }
+    // Of whom nothing is known, what stands still does so.
+    let known: BTreeSet<u32> = orders.iter().map(|(uid, _)| *uid).collect();
     for (uid, state) in orders {
-        // Who may only not sign in works on in clusters.
-        let paused = others.suspended.contains(&uid);
-        let stand = |held| {
-            let both = [holding.groups.freeze(uid, held), holding.groups.pause(uid, paused)];
-            both.into_iter().collect::<Result<(), CgroupError>>()
-        };
         let done = match state {
-            AccountState::Active => stand(false),
-            AccountState::Suspended => stand(true),
+            AccountState::Active => holding.groups.freeze(uid, false),
+            AccountState::Suspended => holding.groups.freeze(uid, true),
             AccountState::Ended => holding.groups.end(uid),
         };
         if let Err(error) = done {
@@ -301,11 +297,16 @@ fn obeyed(holding: &Holding, orders: Vec<(u32, AccountState)>, mut others: Other
         tracing::error!(%error, "a session that systemd holds does not obey");
         all = false;
     }
-    // Who is to end is not let go on before.
-    holding.strays.resume(|uid, cluster| {
+    // Who is to end is not let go on before; who may only not sign in works on in clusters.
+    let stays = |uid: u32, cluster: bool| {
         let whom = if cluster { &suspended } else { &held };
         whom.contains(&uid) || ended.contains(&uid)
-    });
+    };
+    holding.strays.resume(stays);
+    if let Err(error) = holding.groups.resume(|uid| !known.contains(&uid) || stays(uid, true)) {
+        tracing::error!(%error, "programs in a cluster do not go on");
+        all = false;
+    }
     let who = Whom { of: &held, suspended: &suspended };
     let whole = holding.strays.hold_all(&holding.groups, who);
     if let Err(error) = holding.groups.clear() {

@@ -198,6 +198,12 @@ pub(super) fn parent(pid: i32) -> Option<i32> {
     living(pid).and_then(|(_, text)| field(&text, "PPid:").parse().ok())
 }
 
+/// The process that traces a process; `None`: there is none, or it is gone.
+pub(super) fn tracer(pid: i32) -> Option<i32> {
+    let (_, text) = living(pid)?;
+    field(&text, "TracerPid:").parse().ok().filter(|tracer| *tracer > 0)
+}
+
 /// A thread that has not ended, with its `status`. The first one may have, and then the process
 /// looks as if it only waited to be collected, while the others work on.
 fn living(pid: i32) -> Option<(i32, String)> {

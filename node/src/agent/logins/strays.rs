@@ -1,11 +1,12 @@
 //! Holds what runs of suspended members outside of units and sessions: what cron or at started, or
 //! came there in any other way. It is moved into a group of the person's own and stopped there;
-//! what cannot be moved is stopped by a signal.
+//! what they run in a cluster is stopped in the groups that it has. What cannot be stopped so is
+//! stopped by a signal.
 
-use super::groups::{Groups, text_of};
+use super::groups::{self, Groups, text_of};
 use super::processes;
 use crate::agent::keep;
-use crate::cgroup::CgroupError;
+use crate::cgroup::{CgroupError, EnvelopeCgroup};
 use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeSet;
@@ -56,6 +57,8 @@ struct Stray {
     held: OwnedFd,
     /// It was stopped by a signal before.
     rests: bool,
+    /// The group of the program in a cluster to which it belongs.
+    program: Option<EnvelopeCgroup>,
 }
 
 impl Stray {
@@ -70,7 +73,8 @@ impl Stray {
         let list = text_of(&format!("/proc/{pid}/task/{thread}/cgroup")).ok()?;
         let started = processes::started(pid.unsigned_abs());
         let cluster = groups.in_cluster(mountinfo, &list);
-        let stray = Stray { is: Stopped { uid, pid, started, cluster }, held, rests };
+        let program = groups.program(mountinfo, &list);
+        let stray = Stray { is: Stopped { uid, pid, started, cluster }, held, rests, program };
         let clusters = !suspended.contains(&uid);
         (!groups.holds(uid, mountinfo, &list, clusters)).then_some(stray)
     }
@@ -82,9 +86,19 @@ impl Stray {
         }
     }
 
-    fn hold(&self, groups: &Groups, mountinfo: &str) -> Result<(), CgroupError> {
+    /// Whether it stands still.
+    fn hold(&self, groups: &Groups, mountinfo: &str) -> Result<groups::Stopped, CgroupError> {
         let pid = self.is.pid;
-        groups.hold(self.is.uid, pid, self.is.cluster)?;
+        if let Some(program) = &self.program {
+            return groups::stop(program, self.is.uid);
+        }
+        if self.is.cluster {
+            // Elsewhere its agent would not find it.
+            let (doing, path) = ("find the program of a process", format!("/proc/{pid}/cgroup"));
+            let source = std::io::ErrorKind::NotFound.into();
+            return Err(CgroupError::Io { doing, path: path.into(), source });
+        }
+        groups.hold(self.is.uid, pid)?;
         // Its id may have been another's by then, whose process began where its parent is.
         let is_anothers = || processes::owner(pid) != Some(self.is.uid);
         if processes::has_ended(&self.held)
@@ -94,7 +108,7 @@ impl Stray {
             tracing::error!(pid, "a process was held by mistake: it goes back to its parent");
             groups.put_to(pid, parent, mountinfo)?;
         }
-        Ok(())
+        Ok(groups::Stopped::Yes)
     }
 }
 
@@ -139,31 +153,38 @@ impl Strays {
             return Ok(true);
         }
         let mountinfo = text_of("/proc/self/mountinfo")?;
+        // What is being made or saved: the next search finds it again.
+        let mut later = BTreeSet::new();
         for round in 0..ROUNDS_MAX {
             let found = processes::pids().map_err(fault)?;
             let found = found.filter_map(|pid| Stray::look(groups, &mountinfo, who, pid));
             // What could not be moved is tried again once.
             let stays = |s: &Stray| round > 0 && self.lock().contains(&s.is);
-            let found: Vec<Stray> = found.filter(|s| !stays(s)).take(ROUND_MAX).collect();
+            let found = found.filter(|s| !stays(s) && !later.contains(&s.is));
+            let found: Vec<Stray> = found.take(ROUND_MAX).collect();
             if found.is_empty() {
-                return Ok(!self.lock().iter().any(|s| of.contains(&s.uid)));
+                return Ok(later.is_empty() && !self.lock().iter().any(|s| of.contains(&s.uid)));
             }
-            let signal = round >= SIGNAL_FROM;
-            for stray in found.iter().filter(|s| signal && !s.rests) {
+            // A program's group holds all of it at once.
+            let signals = |s: &Stray| round >= SIGNAL_FROM && !s.rests && s.program.is_none();
+            for stray in found.iter().filter(|s| signals(s)) {
                 stray.send(Signal::STOP);
             }
             for stray in &found {
-                self.hold(groups, &mountinfo, stray, signal && !stray.rests);
+                if !self.hold(groups, &mountinfo, stray, signals(stray)) {
+                    later.insert(stray.is);
+                }
             }
         }
         tracing::error!(uids = ?of, "members who are suspended start processes too fast");
         Ok(false)
     }
 
-    /// Holds one; `signalled`: it was sent a stop for that.
-    fn hold(&self, groups: &Groups, mountinfo: &str, stray: &Stray, signalled: bool) {
+    /// Holds one; `signalled`: it was sent a stop for that. Whether it was possible now.
+    fn hold(&self, groups: &Groups, mountinfo: &str, stray: &Stray, signalled: bool) -> bool {
         match stray.hold(groups, mountinfo) {
-            Ok(()) => {
+            Ok(groups::Stopped::Later) => return false,
+            Ok(groups::Stopped::Yes) => {
                 // The group stops it from now on.
                 if self.forget(&stray.is) || signalled {
                     stray.send(Signal::CONT);
@@ -179,6 +200,7 @@ impl Strays {
                 }
             }
         }
+        true
     }
 
     fn forget(&self, one: &Stopped) -> bool {

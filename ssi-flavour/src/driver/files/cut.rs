@@ -1,7 +1,8 @@
 //! Cutting files back, and keeping what is cut from them.
 
-use super::look::{is_plain, plain, stat};
+use super::look::{Identity, is_again, is_plain, plain, stat};
 use super::{FilesError, Plan, told};
+use crate::sys;
 use rustix::fs::{
     AtFlags, Mode, OFlags, Timespec, Timestamps, UTIME_OMIT, fsync, ftruncate, futimens, openat,
     unlinkat,
@@ -49,8 +50,8 @@ impl Copied<'_> {
 }
 
 /// Cuts files, as the person who this thread is for files: first all that is cut is on the disk
-/// beside them, then they are cut. On an error none is, unless the system refuses that halfway;
-/// then what was cut stays kept.
+/// beside them, then they are cut. On an error none is, unless one is written to, or the system
+/// refuses, in the moment between two of them; then what was cut stays kept.
 pub(super) fn cut(plans: &[Plan], mark: &str) -> std::result::Result<Vec<Cut>, FilesError> {
     let mut copies = Vec::with_capacity(plans.len());
     let copied = plans.iter().try_for_each(|plan| copy(plan, mark).map(|one| copies.push(one)));
@@ -60,9 +61,20 @@ pub(super) fn cut(plans: &[Plan], mark: &str) -> std::result::Result<Vec<Cut>, F
         copies.iter().for_each(Copied::forget);
         return Err(error);
     }
-    let mut done = Vec::with_capacity(copies.len());
-    for one in copies {
-        shorten(&one.file, one.plan)?;
+    let mut shortened = Vec::with_capacity(copies.len());
+    let mut left = copies.into_iter();
+    while let Some(one) = left.next() {
+        // What waits for the disk comes last: what is written to a file meanwhile would be cut.
+        if let Err(error) = shorten(&one.file, one.plan) {
+            one.forget();
+            left.for_each(|one| one.forget());
+            return Err(error);
+        }
+        shortened.push(one);
+    }
+    let mut done = Vec::with_capacity(shortened.len());
+    for one in shortened {
+        fsync(&one.file).map_err(Error::from)?;
         let bytes = one.plan.size.1 - one.plan.size.0;
         done.push(Cut { path: one.plan.path.clone(), kept: one.kept, bytes });
     }
@@ -75,6 +87,11 @@ fn copy<'a>(plan: &'a Plan, mark: &str) -> std::result::Result<Copied<'a>, Files
         Ok(file) => File::from(file),
         Err(e) => return Err(refused(plan, "it cannot be opened for cutting it back", e.into())),
     };
+    // As long as the file is open here, others who open it wait. That somebody has it open keeps it
+    // from being so, also who only reads; who writes was looked for.
+    if let Err(error) = sys::lease(&file) {
+        tracing::debug!(path = %plan.path.display(), %error, "it may be opened meanwhile");
+    }
     as_planned(&file, plan)?;
     let kept = |e: Error| refused(plan, "what would be cut from it cannot be kept beside it", e);
     let (folder, path, copy) = create(&plan.path, mark).map_err(kept)?;
@@ -91,10 +108,11 @@ fn copy<'a>(plan: &'a Plan, mark: &str) -> std::result::Result<Copied<'a>, Files
 /// Whether a file is still the one, and as long, as it was judged.
 fn as_planned(file: &File, plan: &Plan) -> std::result::Result<(), FilesError> {
     let now = stat(file)?;
-    if is_plain(&now) && now.stx_ino == plan.inode && now.stx_size == plan.size.1 {
+    let same = is_plain(&now) && Identity::of(&now) == plan.is && !is_again(&now);
+    if same && now.stx_size == plan.size.1 {
         return Ok(());
     }
-    let what = "something writes to it now, or put another file in its place";
+    let what = "something writes to it now, gave it another name, or put another file in its place";
     Err(told(&[format!("{}: {what}", plan.path.display())]))
 }
 
@@ -156,9 +174,11 @@ fn fill(mut file: &File, mut copy: &File, (from, to): (u64, u64)) -> Result<()> 
     copy.sync_all()
 }
 
-/// Cuts a file. It was modified when it was before, so that the next look finds it as it was.
-fn shorten(file: &File, plan: &Plan) -> Result<()> {
-    ftruncate(file, plan.size.0)?;
+/// Cuts a file that is as it was planned. It was modified when it was before, so that the next look
+/// finds it as it was.
+fn shorten(file: &File, plan: &Plan) -> std::result::Result<(), FilesError> {
+    as_planned(file, plan)?;
+    ftruncate(file, plan.size.0).map_err(Error::from)?;
     let omit = Timespec { tv_sec: 0, tv_nsec: UTIME_OMIT };
     let (tv_sec, tv_nsec) = (plan.modified.seconds, plan.modified.nanoseconds.into());
     let times = Timestamps { last_access: omit, last_modification: Timespec { tv_sec, tv_nsec } };
@@ -166,7 +186,6 @@ fn shorten(file: &File, plan: &Plan) -> Result<()> {
         // It is known by its content as well.
         tracing::debug!(path = %plan.path.display(), %error, "its time stays that of the cut");
     }
-    fsync(file)?;
     Ok(())
 }
 

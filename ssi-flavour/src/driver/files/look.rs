@@ -4,7 +4,8 @@ use super::super::proc;
 use super::{Cell, EDGE_BYTES, Person, Stamp};
 use aws_lc_rs::digest::{Context, SHA256};
 use rustix::fs::{
-    AtFlags, CWD, FileType, Mode, OFlags, ResolveFlags, Statx, StatxFlags, fsync, openat2, statx,
+    AtFlags, CWD, FileType, Mode, OFlags, ResolveFlags, Statx, StatxFlags, fgetxattr, fsync,
+    openat2, statx,
 };
 use rustix::io::Errno;
 use std::collections::{BTreeMap, BTreeSet};
@@ -21,6 +22,9 @@ const VOLUME: &str = "fuse.xtreemfs";
 /// Others of this kind number files as they like.
 const FUSE: &str = "fuse";
 
+/// The attribute of a file with the list of who else may use it (acl(5)).
+const LIST: &str = "system.posix_acl_access";
+
 /// What a person finds by a file's name.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Sight {
@@ -29,10 +33,35 @@ pub(super) enum Sight {
     Not(&'static str),
 }
 
+/// Which file it is on this machine, whatever its names are.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct Identity {
+    /// The device of its file system.
+    pub(super) device: (u32, u32),
+    pub(super) inode: u64,
+}
+
+impl Identity {
+    pub(super) fn of(stat: &Statx) -> Identity {
+        let device = (stat.stx_dev_major, stat.stx_dev_minor);
+        Identity { device, inode: stat.stx_ino }
+    }
+
+    /// That of what a link of `/proc` leads to. No file server is asked.
+    fn behind(link: &Path) -> Result<Identity> {
+        Ok(Identity::of(&statx(CWD, link, AtFlags::STATX_DONT_SYNC, StatxFlags::INO)?))
+    }
+}
+
+/// Files by their names.
+pub(super) type Files = BTreeMap<PathBuf, Identity>;
+
 /// A plain file.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct There {
-    pub(super) inode: u64,
+    pub(super) is: Identity,
+    /// Whether it has another name, by which others may come to it.
+    pub(super) again: bool,
     /// Whether that is the file's number everywhere.
     pub(super) lasting: bool,
     pub(super) size: u64,
@@ -40,7 +69,8 @@ pub(super) struct There {
     /// Of its begin and of the end that was asked for; none: its person may not read it.
     pub(super) edges: Option<String>,
     pub(super) volume: bool,
-    /// Whether it is the person's, and nobody else may write it.
+    /// Whether it is the person's, and nobody else may write it, by its mode alone: no list of
+    /// others (acl(5)) is there.
     pub(super) own: bool,
 }
 
@@ -121,6 +151,19 @@ pub(super) fn is_plain(stat: &Statx) -> bool {
     FileType::from_raw_mode(stat.stx_mode.into()) == FileType::RegularFile
 }
 
+/// Whether a file has more than one name.
+pub(super) fn is_again(stat: &Statx) -> bool {
+    stat.stx_nlink > 1
+}
+
+/// Whether a file has a list of who else may use it, of which the rights of its group in the mode
+/// say nothing (acl(5)).
+fn has_list(file: &File) -> bool {
+    let mut list = [0_u8; 1];
+    let found = fgetxattr(file, LIST, &mut list);
+    !matches!(found, Err(Errno::NODATA | Errno::OPNOTSUPP | Errno::NOSYS))
+}
+
 /// Looks at a file, as the person who this thread is for files. `end`: where what it had ended;
 /// none: where it ends. `sync`: what was written to it reaches the disk first.
 pub(super) fn see(
@@ -158,18 +201,21 @@ pub(super) fn see(
     }
     let size = stat.stx_size;
     let end = end.unwrap_or(size).min(size);
+    let alone = readable.as_ref().is_some_and(|file| !has_list(file));
     let edges = readable.map(|file| edges(&file, end)).transpose()?;
-    let kind = mounts.kind((stat.stx_dev_major, stat.stx_dev_minor));
+    let is = Identity::of(&stat);
+    let kind = mounts.kind(is.device);
     let (mode, modified) = (stat.stx_mode, stat.stx_mtime);
     let group = mode & 0o020 == 0 || stat.stx_gid == person.gid;
     Ok(Sight::There(There {
-        inode: stat.stx_ino,
+        is,
+        again: is_again(&stat),
         lasting: kind == VOLUME || !kind.starts_with(FUSE),
         size,
         modified: Stamp { seconds: modified.tv_sec, nanoseconds: modified.tv_nsec },
         edges,
         volume: kind == VOLUME,
-        own: stat.stx_uid == person.uid && group && mode & 0o002 == 0,
+        own: stat.stx_uid == person.uid && group && mode & 0o002 == 0 && alone,
     }))
 }
 
@@ -242,23 +288,72 @@ pub(super) fn written(root: i32) -> Result<BTreeSet<PathBuf>> {
     Ok(names)
 }
 
-/// Which of these files some process of this machine has open for writing, but for some.
-pub(super) fn writers(names: &BTreeSet<PathBuf>, but: &BTreeSet<i32>) -> Result<BTreeSet<PathBuf>> {
+/// Which of these files some process of this machine can write, but for some: it has them open for
+/// that, or mapped, by whichever name. Where what a process has open cannot be looked at, as in a
+/// mount of one person's alone, its name counts.
+pub(super) fn writers(files: &Files, but: &BTreeSet<i32>) -> Result<BTreeSet<PathBuf>> {
     let mut found = BTreeSet::new();
-    if names.is_empty() {
+    if files.is_empty() {
         return Ok(found);
     }
+    let mut names: BTreeMap<Identity, Vec<&PathBuf>> = BTreeMap::new();
+    for (name, is) in files {
+        names.entry(*is).or_default().push(name);
+    }
+    let named = |path: &Path| match Identity::behind(path) {
+        Ok(is) => names.get(&is).cloned().unwrap_or_default(),
+        Err(_) => {
+            let name = read_link(path).ok();
+            name.and_then(|name| files.get_key_value(&name)).map(|(n, _)| n).into_iter().collect()
+        }
+    };
     for pid in proc::all()?.into_iter().filter(|pid| !but.contains(pid)) {
         // It ended meanwhile.
         let Ok(entries) = read_dir(proc::of(pid, "fd")) else { continue };
         for entry in entries.flatten() {
-            let Ok(name) = read_link(entry.path()) else { continue };
-            if names.contains(&name) && writes(pid, &entry.file_name()) {
-                found.insert(name);
+            let some = named(&entry.path());
+            if !some.is_empty() && writes(pid, &entry.file_name()) {
+                found.extend(some.into_iter().cloned());
+            }
+        }
+        for range in shared(&proc::text(&proc::of(pid, "maps")).unwrap_or_default()) {
+            let some = named(&proc::of(pid, "map_files").join(&range));
+            if !some.is_empty() && writes_to(pid, &range) {
+                found.extend(some.into_iter().cloned());
             }
         }
     }
     Ok(found)
+}
+
+/// Where files are mapped so that others see what is written there, by a `/proc/PID/maps`: the
+/// names of those places in `map_files`.
+pub(super) fn shared(text: &str) -> Vec<String> {
+    let range = |line: &str| {
+        let mut fields = line.split_ascii_whitespace();
+        let (range, rights) = (fields.next()?, fields.next()?);
+        // Offset, device, inode.
+        let file = fields.nth(2)? != "0";
+        (file && rights.ends_with('s')).then(|| plain_range(range)).flatten()
+    };
+    text.lines().filter_map(range).collect()
+}
+
+/// A range of addresses as `map_files` writes it: without zeros before it.
+fn plain_range(range: &str) -> Option<String> {
+    let (from, to) = range.split_once('-')?;
+    let number = |text| u64::from_str_radix(text, 16).ok();
+    Some(format!("{:x}-{:x}", number(from)?, number(to)?))
+}
+
+/// Whether what a process has mapped there may be written, now or as soon as it likes, by its
+/// `smaps` (`mw` in proc_pid_smaps(5)). What cannot be made out may.
+fn writes_to(pid: i32, range: &str) -> bool {
+    let Ok(text) = proc::text(&proc::of(pid, "smaps")) else { return false };
+    let is = |line: &&str| line.split(' ').next().and_then(plain_range).as_deref() == Some(range);
+    let mut lines = text.lines().skip_while(|line| !is(line)).skip(1);
+    let flags = lines.find_map(|line| line.strip_prefix("VmFlags:"));
+    flags.is_none_or(|flags| flags.split_ascii_whitespace().any(|flag| flag == "mw"))
 }
 
 /// Whether a descriptor is open for writing, by its `fdinfo` (proc_pid_fdinfo(5)).

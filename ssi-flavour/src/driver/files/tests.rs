@@ -1,11 +1,14 @@
-use super::look::see;
+use super::look::{Identity, see};
 use super::*;
-use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
+use std::io::{BufRead, BufReader};
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt, PermissionsExt, symlink};
 use std::path::Path;
+use std::process::{Command, Stdio};
 
 const APPEND: i32 = libc::O_WRONLY | libc::O_APPEND;
 const THEN: Stamp = Stamp { seconds: 1000, nanoseconds: 7 };
 const LATER: Stamp = Stamp { seconds: 2000, nanoseconds: 0 };
+const IS: Identity = Identity { device: (8, 1), inode: 5 };
 
 /// A log of so many bytes, open as that, standing there.
 fn log(size_bytes: u64, flags: i32, position: u64) -> OpenFile {
@@ -26,7 +29,8 @@ fn log(size_bytes: u64, flags: i32, position: u64) -> OpenFile {
 /// The same file, so long now.
 fn there(size: u64) -> There {
     There {
-        inode: 5,
+        is: IS,
+        again: false,
         lasting: true,
         size,
         modified: LATER,
@@ -49,7 +53,7 @@ fn kept_by(verdict: &Verdict, why: &str) {
 #[test]
 fn what_only_grew_is_cut_back() {
     // wrong: a log would have each line twice, or never be cut, so that nothing restarts
-    let plan = |size| Plan { path: "/vo/log".into(), inode: 5, size, modified: THEN };
+    let plan = |size| Plan { path: "/vo/log".into(), is: IS, size, modified: THEN };
     assert_eq!(now(&log(380, APPEND, 0), there(827)), Verdict::Cut(plan((380, 827))));
     let long = 10 * EDGE_BYTES;
     let cut = Verdict::Cut(plan((long, long + 1)));
@@ -94,6 +98,7 @@ fn what_others_wrote_is_never_cut() {
     shared.was.as_mut().unwrap().others = true;
     kept_by(&now(&shared, there(381)), "wrote to it too");
     kept_by(&now(&file, There { own: false, ..there(381) }), "others may write it");
+    kept_by(&now(&file, There { again: true, ..there(381) }), "another name");
     // What it appended ended there, and something followed.
     assert!(left_behind(&log(380, APPEND, 370), 380));
     assert!(!left_behind(&log(380, APPEND, 380), 380) && !left_behind(&log(380, APPEND, 0), 380));
@@ -106,11 +111,12 @@ fn what_shrank_is_gone_or_another_keeps_the_program() {
     let file = log(380, APPEND, 0);
     kept_by(&now(&file, there(379)), "it has 379 bytes, and had 380");
     kept_by(&judge(&file, &Sight::Not("it is gone"), false), "it is gone");
-    kept_by(&now(&file, There { inode: 6, ..there(380) }), "another file");
+    let another = Identity { inode: 6, ..IS };
+    kept_by(&now(&file, There { is: another, ..there(380) }), "another file");
     kept_by(&now(&file, There { volume: false, ..there(380) }), "another file");
     let mut elsewhere = file.clone();
     elsewhere.was.as_mut().unwrap().inode = None;
-    assert_eq!(now(&elsewhere, There { inode: 6, modified: THEN, ..there(380) }), Verdict::Same);
+    assert_eq!(now(&elsewhere, There { is: another, modified: THEN, ..there(380) }), Verdict::Same);
 }
 
 #[test]
@@ -216,11 +222,18 @@ fn what_is_written_while_it_is_copied_is_not_cut() {
     let dir = dir.path().canonicalize().unwrap();
     let path = dir.join("log");
     std::fs::write(&path, "0\n1\n2\n").unwrap();
-    let inode = std::fs::metadata(&path).unwrap().ino();
-    let plan = Plan { path: path.clone(), inode, size: (2, 4), modified: THEN };
-    let error = cut::cut(&[plan], "7-3").unwrap_err();
+    let is = looked(&path, &me(&dir)).is;
+    let good = Plan { path: path.clone(), is, size: (2, 6), modified: THEN };
+    let other = Identity { device: (is.device.0, is.device.1 + 1), ..is };
+    for bad in [Plan { size: (2, 4), ..good.clone() }, Plan { is: other, ..good.clone() }] {
+        let error = cut::cut(&[bad], "7-3").unwrap_err();
+        assert!(matches!(error, FilesError::Changed { .. }), "{error}");
+    }
+    let second = dir.join("second");
+    std::fs::hard_link(&path, &second).unwrap();
+    let error = cut::cut(std::slice::from_ref(&good), "7-3").unwrap_err();
     assert!(matches!(error, FilesError::Changed { .. }), "{error}");
-    let good = Plan { path: path.clone(), inode, size: (2, 6), modified: THEN };
+    std::fs::remove_file(&second).unwrap();
     let gone = Plan { path: dir.join("none"), ..good.clone() };
     assert!(cut::cut(&[good, gone], "7-3").is_err());
     assert_eq!(std::fs::read_to_string(&path).unwrap(), "0\n1\n2\n");
@@ -231,20 +244,126 @@ fn what_is_written_while_it_is_copied_is_not_cut() {
 fn who_else_writes_a_file_is_seen() {
     // wrong: what another program wrote would be cut
     let dir = tempfile::tempdir().unwrap();
-    let path = dir.path().canonicalize().unwrap().join("log");
-    std::fs::write(&path, "").unwrap();
+    let dir = dir.path().canonicalize().unwrap();
+    let (path, second) = (dir.join("log"), dir.join("second"));
+    std::fs::write(&path, "x").unwrap();
+    std::fs::hard_link(&path, &second).unwrap();
+    let files = look::Files::from([(path.clone(), looked(&path, &me(&dir)).is)]);
     let names = BTreeSet::from([path.clone()]);
     let nobody = BTreeSet::new();
     let reader = File::open(&path).unwrap();
-    assert!(look::writers(&names, &nobody).unwrap().is_empty(), "reading is no writing");
+    assert!(look::writers(&files, &nobody).unwrap().is_empty(), "reading is no writing");
+    for name in [&path, &second] {
+        let writer = File::options().append(true).open(name).unwrap();
+        assert_eq!(look::writers(&files, &nobody).unwrap(), names, "{name:?}");
+        drop(writer);
+    }
     let writer = File::options().append(true).open(&path).unwrap();
-    assert_eq!(look::writers(&names, &nobody).unwrap(), names);
     let own = BTreeSet::from([i32::try_from(std::process::id()).unwrap()]);
-    assert!(look::writers(&names, &own).unwrap().is_empty());
+    assert!(look::writers(&files, &own).unwrap().is_empty());
     let held = look::held(i32::try_from(std::process::id()).unwrap()).unwrap().unwrap();
     assert!(held.names.contains(&path) && held.pids.is_superset(&own));
     drop((reader, writer));
     assert!(look::held(i32::MAX).unwrap().is_none());
+}
+
+#[test]
+fn who_has_a_file_mapped_writes_it() {
+    // wrong: what a program writes without a descriptor would be cut
+    if !rustix::process::getuid().is_root() {
+        println!("skipped: needs root to look at what others have mapped");
+        return;
+    }
+    let python = "/usr/bin/python3";
+    if !Path::new(python).exists() {
+        println!("skipped: needs {python}");
+        return;
+    }
+    let dir = tempfile::tempdir().unwrap();
+    let dir = dir.path().canonicalize().unwrap();
+    let path = dir.join("log");
+    std::fs::write(&path, "x").unwrap();
+    let files = look::Files::from([(path.clone(), looked(&path, &me(&dir)).is)]);
+    // mmap.mmap keeps a descriptor of its own.
+    let map = "import ctypes, os, sys\n\
+        c = ctypes.CDLL(None, use_errno=True)\n\
+        c.mmap.restype = ctypes.c_void_p\n\
+        number, at = ctypes.c_int, ctypes.c_void_p\n\
+        c.mmap.argtypes = [at, ctypes.c_size_t, number, number, number, ctypes.c_long]\n\
+        writes = sys.argv[2] == 'w'\n\
+        f = os.open(sys.argv[1], os.O_RDWR if writes else os.O_RDONLY)\n\
+        c.mmap(None, 1, 1, 1, f, 0)\n\
+        os.close(f)\n\
+        print('mapped', flush=True)\n\
+        sys.stdin.read()\n";
+    for (how, found) in [("w", 1), ("r", 0)] {
+        let mut mapping = Command::new(python)
+            .args(["-c", map, path.to_str().unwrap(), how])
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let mut said = String::new();
+        BufReader::new(mapping.stdout.take().unwrap()).read_line(&mut said).unwrap();
+        assert_eq!(said, "mapped\n");
+        assert_eq!(look::writers(&files, &BTreeSet::new()).unwrap().len(), found, "{how}");
+        drop(mapping.stdin.take());
+        assert!(mapping.wait().unwrap().success());
+    }
+    let text = "00400000-00401000 rw-s 00000000 fe:00 77 /a b\n\
+        7f00-7f01 rw-p 0 fe:00 77 /a\n7f02-7f03 rw-s 0 00:00 0\nodd\n";
+    assert_eq!(look::shared(text), ["400000-401000"]);
+}
+
+#[test]
+fn a_file_with_a_list_or_another_name_is_not_the_persons_alone() {
+    // wrong: who is let write a file by acl(5), or by a second name, would lose lines
+    let dir = tempfile::tempdir().unwrap();
+    let dir = dir.path().canonicalize().unwrap();
+    let (path, person) = (dir.join("log"), me(&dir));
+    std::fs::write(&path, "x").unwrap();
+    std::fs::set_permissions(&path, PermissionsExt::from_mode(0o600)).unwrap();
+    let there = looked(&path, &person);
+    assert!(there.own && !there.again);
+    std::fs::hard_link(&path, dir.join("second")).unwrap();
+    assert!(looked(&path, &person).again);
+    // The person rw, user 1 rw, the group nothing, the mask rw, others nothing (version 2 of
+    // include/uapi/linux/posix_acl_xattr.h).
+    let entry = |tag: u16, rights: u16, id: u32| {
+        [&tag.to_le_bytes()[..], &rights.to_le_bytes(), &id.to_le_bytes()].concat()
+    };
+    let rights = [(1, 6), (2, 6), (4, 0), (16, 6), (32, 0)];
+    let entries = rights.map(|(tag, may)| entry(tag, may, if tag == 2 { 1 } else { u32::MAX }));
+    let list = [&2_u32.to_le_bytes()[..], &entries.concat()].concat();
+    let flags = rustix::fs::XattrFlags::empty();
+    match rustix::fs::setxattr(&path, "system.posix_acl_access", &list, flags) {
+        Ok(()) => assert!(!looked(&path, &person).own),
+        Err(e) => println!("skipped: no lists of rights here: {e}"),
+    }
+}
+
+#[test]
+fn nobody_opens_a_file_while_it_is_cut() {
+    // wrong: what is appended between the last look and the cut would be lost
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("log");
+    std::fs::write(&path, "x").unwrap();
+    let file = File::options().read(true).write(true).open(&path).unwrap();
+    match crate::sys::lease(&file) {
+        Ok(()) => {}
+        Err(e) => {
+            println!("skipped: no leases here: {e}");
+            return;
+        }
+    }
+    let waits = File::options().append(true).custom_flags(libc::O_NONBLOCK).open(&path);
+    assert_eq!(waits.unwrap_err().kind(), std::io::ErrorKind::WouldBlock);
+    file.set_len(0).unwrap();
+    drop(file);
+    let writer = File::options().append(true).open(&path).unwrap();
+    let other = File::options().read(true).write(true).open(&path).unwrap();
+    assert_eq!(crate::sys::lease(&other).unwrap_err().raw_os_error(), Some(libc::EAGAIN));
+    drop(writer);
 }
 
 #[test]

@@ -4,7 +4,7 @@ use super::*;
 use std::io::{Read, Write};
 use tokio::task::JoinHandle;
 
-type Opened = UnboundedReceiver<(u32, Vec<u8>, UnboundedReceiver<Piece>)>;
+type Opened = UnboundedReceiver<(u32, Vec<u8>, Comes)>;
 type Served = JoinHandle<Result<(), Error>>;
 type Opens = fn(u32, Vec<u8>) -> Result<(), Error>;
 
@@ -19,7 +19,7 @@ fn pair() -> (Arc<Lines>, Arc<Lines>, Opened, [Served; 2]) {
     let second = tokio::spawn(async move {
         let all = theirs.clone();
         let opens = move |number: u32, bytes: Vec<u8>| -> Result<(), Error> {
-            let from = all.admit(number).ok_or_else(|| Error::limited("too many lines"))?;
+            let Some(from) = all.admit(number)? else { return Ok(()) };
             tell.send((number, bytes, from)).map_err(|_| Error::internal("nobody hears"))
         };
         run(other, &theirs, far_queue, Some(opens)).await
@@ -28,7 +28,7 @@ fn pair() -> (Arc<Lines>, Arc<Lines>, Opened, [Served; 2]) {
 }
 
 /// Has an end of a line carried; the other end of its socket.
-fn socket(lines: &Arc<Lines>, number: u32, from: UnboundedReceiver<Piece>) -> UnixStream {
+fn socket(lines: &Arc<Lines>, number: u32, from: Comes) -> UnixStream {
     let (one, other) = UnixStream::pair().unwrap();
     let lines = lines.clone();
     tokio::spawn(async move { carry(&lines, number, one, from).await });
@@ -97,7 +97,8 @@ async fn what_is_no_frame_ends_the_stream_and_its_lines() {
     let long = [&[DATA][..], &[0; 4], &[0xff; 4]].concat();
     let odd = frame(9, 1, &[]);
     let twice = [frame(OPEN, 1, b"a"), frame(OPEN, 1, b"b")].concat();
-    for bad in [long, odd, twice] {
+    let again = [frame(END, 1, &[]), frame(OPEN, 1, b"a")].concat();
+    for bad in [long, odd, twice, again] {
         let (near, far, mut opened, [first, second]) = pair();
         let (_number, mut from) = near.begin(b"a").await.unwrap();
         let _line = opened.recv().await.unwrap();
@@ -107,6 +108,25 @@ async fn what_is_no_frame_ends_the_stream_and_its_lines() {
         let _broke = first.await.unwrap();
         assert!(from.recv().await.is_none() && near.is_over() && far.is_over());
     }
+}
+
+/// If it failed, a node could have another one work at more and more lines by ending each before
+/// the core said whether it may be, until that one's memory is full.
+#[tokio::test]
+async fn a_line_that_ended_counts_as_long_as_it_is_worked_at() {
+    let (near, far, mut opened, _served) = pair();
+    let mut worked_at = Vec::new();
+    for _ in 0..LINES_MAX {
+        let (number, _from) = near.begin(b"a").await.unwrap();
+        worked_at.push(opened.recv().await.unwrap());
+        near.close(number).await;
+    }
+    let (_number, mut refused) = near.begin(b"one too many").await.unwrap();
+    assert!(refused.recv().await.is_none());
+    assert!(opened.try_recv().is_err() && !far.is_over(), "the others go on");
+    worked_at.pop();
+    near.begin(b"next").await.unwrap();
+    assert_eq!(opened.recv().await.unwrap().1, b"next");
 }
 
 /// If it failed, each node would have a stream open to each other one for ever.

@@ -149,32 +149,71 @@ fn what_runs_in_a_cluster_goes_on_without_a_right_to_sign_in() {
     let (mut program, left) = (Echo::of(uid), Echo::of(uid));
     let cluster = named(&cgroups, "cluster").unwrap();
     cluster.make().unwrap();
-    cluster.take(program.child.id()).unwrap();
+    let group = cluster.child("7.1");
+    group.make().unwrap();
+    group.take(program.child.id()).unwrap();
     let nobody = BTreeSet::new();
     let refused = Whom { of: &of, suspended: &nobody };
     assert!(strays.hold_all(&groups, refused).unwrap());
     program.works();
     assert!(strays.hold_all(&groups, all(&of)).unwrap());
-    let paused = named(&cgroups, &format!("paused-{uid}")).unwrap();
-    assert_eq!(paused.processes().unwrap(), [program.pid()]);
-    until(|| still(&paused));
+    until(|| still(&group));
+    assert_eq!(group.processes().unwrap(), [program.pid()], "its group is the agent's");
+    assert_eq!(groups.all().unwrap(), of);
+    groups.resume(|uid| of.contains(&uid)).unwrap();
+    assert!(still(&group), "suspended still");
     // Resumed, and still without a right to sign in.
     groups.freeze(uid, true).unwrap();
-    groups.pause(uid, false).unwrap();
+    groups.resume(|_| false).unwrap();
     program.works();
     assert!(strays.hold_all(&groups, refused).unwrap());
     program.works();
+    assert_eq!(group.processes().unwrap(), [program.pid()], "it has its limits and its end");
     let held = named(&cgroups, &format!("held-{uid}")).unwrap();
     assert_eq!(held.processes().unwrap(), [left.pid()], "it is held on");
     assert_eq!(groups.all().unwrap(), of);
-    groups.pause(uid, true).unwrap();
-    until(|| still(&paused));
+    assert!(strays.hold_all(&groups, all(&of)).unwrap());
+    until(|| still(&group));
     groups.end(uid).unwrap();
     for mut one in [program.child, left.child] {
         assert_eq!(one.wait().unwrap().signal(), Some(9));
     }
     assert!(groups.all().unwrap().is_empty());
+    group.remove().unwrap();
     cluster.remove().unwrap();
+    cgroups.remove().unwrap();
+}
+
+/// If it failed, a program would be stopped with CRIU that is making it, which waits for it then
+/// until its time is over; or one program would be stopped with its neighbour.
+#[test]
+fn a_program_that_is_being_made_is_stopped_afterwards() {
+    let Some(cgroups) = machine("made") else { return };
+    let dir = tempfile::tempdir().unwrap();
+    let (groups, strays) = (groups(&cgroups, dir.path()), Strays::open(dir.path().join("stopped")));
+    let (uid, of) = (BASE + 40, BTreeSet::from([BASE + 40]));
+    let (program, mut maker, mut other) = (Echo::of(uid), Echo::of(0), Echo::of(uid + 1));
+    let cluster = named(&cgroups, "cluster").unwrap();
+    cluster.make().unwrap();
+    let [group, others] = ["7.1", "8.1"].map(|name| cluster.child(name));
+    for (group, one) in [(&group, &program), (&group, &maker), (&others, &other)] {
+        group.make().unwrap();
+        group.take(one.child.id()).unwrap();
+    }
+    assert!(!strays.hold_all(&groups, all(&of)).unwrap(), "it is to be looked again");
+    assert!(strays.uids().is_empty(), "a signal would be taken back by who has it go on");
+    maker.works();
+    maker.end();
+    assert!(strays.hold_all(&groups, all(&of)).unwrap());
+    until(|| still(&group));
+    other.works();
+    groups.end(uid).unwrap();
+    let mut program = program.child;
+    assert_eq!(program.wait().unwrap().signal(), Some(9));
+    other.end();
+    for group in [group, others, cluster] {
+        group.remove().unwrap();
+    }
     cgroups.remove().unwrap();
 }
 
@@ -241,7 +280,12 @@ fn what_is_held_where_it_is() {
     let held =
         |uid, place: &str, clusters| groups.holds(uid, &mounts, &format!("0::{place}\n"), clusters);
     let holds = |uid, place: &str| held(uid, place, false);
-    for place in ["/xos/cluster", "/xos/cluster/below"] {
+    let programs = dir.path().join("xos/cluster");
+    for (name, stopped) in [("7.1", "1\n"), ("8.1", "0\n"), ("agent", "1\n")] {
+        std::fs::create_dir_all(programs.join(name)).unwrap();
+        std::fs::write(programs.join(name).join("cgroup.freeze"), stopped).unwrap();
+    }
+    for place in ["/xos/cluster", "/xos/cluster/8.1"] {
         assert!(held(7, place, true), "who may not sign in may run programs: {place}");
     }
     for place in [
@@ -249,7 +293,8 @@ fn what_is_held_where_it_is() {
         "/xos/1.a/below",
         "/xos/login-7",
         "/xos/held-7",
-        "/xos/paused-7",
+        "/xos/cluster/7.1",
+        "/xos/cluster/7.1/below",
         "/user.slice/user-7.slice/session-4.scope",
         "/user.slice/user-7.slice/user@7.service/app.slice/x.service",
     ] {
@@ -262,9 +307,10 @@ fn what_is_held_where_it_is() {
         "/xos/login-8",
         "/xos/login-77",
         "/xos/held-8",
-        "/xos/paused-8",
         "/xos/cluster",
-        "/xos/cluster/below",
+        "/xos/cluster/8.1",
+        "/xos/cluster/9.1",
+        "/xos/cluster/agent",
         "/user.slice/user-77.slice/session-4.scope",
         "/user.slice/user-1000.slice/session-4.scope",
         "/system.slice/cron.service",
