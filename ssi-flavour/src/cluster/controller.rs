@@ -1,5 +1,6 @@
 //! The one that decides in a cluster.
 
+mod away;
 mod copies;
 mod trees;
 

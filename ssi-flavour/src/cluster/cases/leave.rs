@@ -71,3 +71,33 @@ fn a_tree_that_comes_is_restarted_from_what_is_elsewhere() {
     assert_eq!((t.root, t.birth, t.node), (99, n(2), n(3)));
     assert_eq!(d.beat(3), [Order::Run { tree, epoch: 2, floor: 2 }]);
 }
+
+/// If it failed, a member whose units leave one after the other, or a site that never says which
+/// image it needs no more, would fill the disks of a cluster's nodes.
+#[test]
+fn images_of_what_left_take_so_much_of_a_disk_and_no_more() {
+    let mut d = Desk::new(true);
+    let wish = Wish { restartable: true, ..d.wish() };
+    let other = Owner { member: MemberNumber(8), uid: 70_008, ..wish.owner.clone() };
+    let begins = |d: &mut Desk, root: i32, wish: &Wish, at: u8| {
+        let (tree, _) = d.c.start(root, wish, n(at), n(at)).unwrap();
+        d.fact(at, Fact::Runs { tree, epoch: 1, floor: 1 });
+        tree
+    };
+    let same = begins(&mut d, 32_769, &wish, 1);
+    let there = begins(&mut d, 65_537, &wish, 2);
+    let another = begins(&mut d, 32_770, &Wish { owner: other, ..wish.clone() }, 1);
+    d.saved(1);
+    d.c.leave(T, d.now).unwrap();
+    let large = Image { bytes: 64 << 30, ..image(2, 1) };
+    d.fact(1, Fact::Dumped { tree: T, epoch: 1, attempt: 2, image: large });
+    d.fact(1, Fact::Gone { tree: T, epoch: 1 });
+    assert_eq!(d.tree().state, TreeState::Away);
+    assert_eq!(d.tree().previous, None, "of what left one image stays, and not two");
+    let full = d.c.leave(same, d.now).unwrap_err().to_string();
+    assert!(full.contains("n1.rennes keeps as many images of this member's programs"), "{full}");
+    d.c.leave(there, d.now).unwrap();
+    d.c.leave(another, d.now).unwrap();
+    d.c.end(T).unwrap();
+    d.c.leave(same, d.now).unwrap();
+}
