@@ -95,6 +95,8 @@ pub(super) struct Cluster {
     pub leaving: BTreeSet<TreeId>,
     /// Why trees of units leave that nobody asked to.
     pub why_left: BTreeMap<TreeId, String>,
+    /// Since when the persons have no right here whose trees left.
+    pub out: BTreeMap<TreeId, Millis>,
     /// The last tree of which each node was told what it is, with a heartbeat.
     pub said: BTreeMap<NodeNumber, TreeId>,
     /// Where the output of each tree goes, as long as it is not forgotten.
@@ -137,6 +139,7 @@ impl Cluster {
             units,
             leaving: BTreeSet::new(),
             why_left: BTreeMap::new(),
+            out: BTreeMap::new(),
             outputs: kept.trees.iter().map(|(tree, t)| (*tree, t.output_at())).collect(),
             pids: BTreeMap::new(),
             said: BTreeMap::new(),

@@ -95,6 +95,28 @@ impl World {
         self.service.leave(&c1(), &envelope(), (0, 0), over).await.unwrap();
     }
 
+    /// The first unit ran on a node and left. Its tree, and the node.
+    async fn has_left(&mut self) -> (TreeId, u8) {
+        self.service.start_units(&c1(), checkpointed(0, None), &alice()).await.unwrap();
+        let (to, tell) = self.told.recv().await.unwrap();
+        let (tree, n) = (tell.programs[0].0, if to == node(1) { 1 } else { 2 });
+        let runs = Fact::Runs { tree, epoch: 1, floor: 1 };
+        self.says(n, runs).await;
+        self.leave(false).await;
+        self.says(n, Fact::Dumped { tree, epoch: 1, attempt: 2, image: image(1, n) }).await;
+        self.says(n, Fact::Gone { tree, epoch: 1 }).await;
+        assert_eq!(self.state(tree).await, TreeState::Away);
+        (tree, n)
+    }
+
+    async fn says(&self, n: u8, fact: Fact) -> ClusterHeard {
+        self.say(n, vec![ToController::Facts { term: 1, facts: vec![fact] }], None).await.unwrap()
+    }
+
+    async fn state(&self, tree: TreeId) -> TreeState {
+        self.cluster().await.controller.state().trees.tree(tree).unwrap().state.clone()
+    }
+
     /// What is not acknowledged: units, and how they ended.
     async fn news(&self) -> Vec<(u32, Option<UnitEnd>)> {
         let reports = self.service.reports().await;
@@ -362,6 +384,39 @@ fn checkpointed(unit: u32, carried: Option<Box<Carried>>) -> StartUnits {
     StartUnits { task, units, carried, ..order(1) }
 }
 
+/// An image that a node made and has.
+fn image(version: u64, n: u8) -> Image {
+    Image {
+        version,
+        output: Offsets { out: 30, err: 2 },
+        bytes: 5,
+        freeze_ms: 1,
+        still_ms: 1,
+        nodes: BTreeSet::from([NodeNumber::try_from(n).unwrap()]),
+        shared: false,
+        written: BTreeSet::new(),
+        brief: BTreeSet::new(),
+    }
+}
+
+/// If it failed, what a removed person had in memory would lie on a node's disk for ever; or a unit
+/// be lost because of a VO that is suspended for an hour.
+#[tokio::test]
+async fn what_left_of_who_is_no_member_goes_after_a_day() {
+    let mut world = offered().await;
+    let (tree, _) = world.has_left().await;
+    let day = 24 * 3600 * 1000;
+    for (now, gone, stays) in [(0, true, true), (10, false, true), (day, true, true)] {
+        world.clock.0.store(now, Ordering::Relaxed);
+        world.gone.0.store(gone, Ordering::Relaxed);
+        world.service.look_at_vos().await.unwrap();
+        assert_eq!(world.state(tree).await == TreeState::Away, stays, "at {now}");
+    }
+    world.clock.0.store(2 * day, Ordering::Relaxed);
+    world.service.look_at_vos().await.unwrap();
+    assert!(world.state(tree).await.is_final());
+}
+
 /// If it failed, a unit that left would run on here, never be told of, or its memory be given to
 /// whoever asks.
 #[tokio::test]
@@ -376,18 +431,7 @@ async fn a_unit_leaves_for_good_and_its_image_is_for_who_has_the_key() {
     world.leave(false).await;
     world.leave(false).await;
     assert!(world.service.reports().await.is_empty());
-    let image = Image {
-        version: 1,
-        output: Offsets { out: 30, err: 2 },
-        bytes: 5,
-        freeze_ms: 1,
-        still_ms: 1,
-        nodes: BTreeSet::from([NodeNumber::try_from(n).unwrap()]),
-        shared: false,
-        written: BTreeSet::new(),
-        brief: BTreeSet::new(),
-    };
-    let dumped = Fact::Dumped { tree, epoch: 1, attempt: 2, image };
+    let dumped = Fact::Dumped { tree, epoch: 1, attempt: 2, image: image(1, n) };
     world.say(n, facts(dumped), None).await.unwrap();
     assert!(world.service.reports().await.is_empty(), "its copy is there yet");
     world.say(n, facts(Fact::Gone { tree, epoch: 1 }), None).await.unwrap();

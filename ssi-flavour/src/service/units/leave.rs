@@ -11,7 +11,7 @@ use crate::cluster::members::Member;
 use crate::cluster::messages::{Image, Offsets, TreeId};
 use crate::cluster::place::Policy;
 use crate::cluster::record::Effect;
-use crate::cluster::trees::{Tree, TreeState, Wish};
+use crate::cluster::trees::{Owner, Tree, TreeState, Wish};
 use crate::pids::NodeNumber;
 use crate::service::one::Cluster;
 use crate::wire::TreeUnit;
@@ -20,7 +20,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 use xos_api::aem::{CARRIED_KEY_LEN, CARRIED_NODES_MAX, Carried};
 use xos_api::node::units::EnvelopeId;
-use xos_base::{ClusterId, Error, Millis, NodeId, SiteId};
+use xos_base::{ClusterId, Error, Millis, NodeId, PersonId, SiteId};
 use xos_net::identity::hex;
 
 /// Images of other sites may have so many bytes, and four times what their units asked for.
@@ -29,6 +29,9 @@ const IMAGE_BYTES_LEAST: u64 = 1 << 30;
 pub(super) const LEAVE_AFTER: Duration = Duration::from_secs(300);
 /// One of which so many restarts failed does.
 pub(super) const LEAVE_TRIES: u32 = 5;
+
+/// What left of somebody without a right here stays for so long: they may be back.
+const OUT_MAX: Duration = Duration::from_secs(24 * 3600);
 
 impl Cluster {
     /// Begins to have a unit leave, or says how that stands; when it is `over`, what is left of one
@@ -87,6 +90,27 @@ impl Cluster {
     pub(super) fn end_all_left(&mut self, id: &EnvelopeId) -> Vec<Effect> {
         let left = self.units.left_of(id);
         left.into_iter().flat_map(|tree| self.end_left(tree)).collect()
+    }
+
+    /// Ends what left of persons of whom `out` has said for a day that they may do nothing here:
+    /// they were removed, or what they began before a suspension goes on nowhere.
+    pub fn end_left_of(
+        &mut self,
+        out: impl Fn(&Owner, &PersonId) -> bool,
+        now: Millis,
+    ) -> Vec<Effect> {
+        let of = |(tree, t): (TreeId, &Tree)| {
+            let program = self.programs.get(&tree).filter(|_| t.state == TreeState::Away)?;
+            out(&t.owner, &program.person).then_some(tree)
+        };
+        let all: BTreeSet<TreeId> = self.controller.state().trees.iter().filter_map(of).collect();
+        self.out.retain(|tree, _| all.contains(tree));
+        for tree in all {
+            self.out.entry(tree).or_insert(now);
+        }
+        let due = self.out.iter().filter(|(_, since)| now.since(**since) >= OUT_MAX);
+        let due: Vec<TreeId> = due.map(|(tree, _)| *tree).collect();
+        due.into_iter().flat_map(|tree| self.end_left(tree)).collect()
     }
 
     /// Lets units go that wait for a node of this cluster in vain.
