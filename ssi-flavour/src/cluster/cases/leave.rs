@@ -101,3 +101,23 @@ fn images_of_what_left_take_so_much_of_a_disk_and_no_more() {
     d.c.end(T).unwrap();
     d.c.leave(same, d.now).unwrap();
 }
+
+/// If it failed, an administrator would take a node out and with it the only image of a program
+/// that is on its way to another site; or could not take out one that died.
+#[test]
+fn a_node_that_alone_has_what_left_is_not_taken_out() {
+    let mut d = Desk::new(true);
+    d.c.leave(T, d.now).unwrap();
+    d.dumped(2, 1);
+    d.fact(1, Fact::Gone { tree: T, epoch: 1 });
+    d.c.drain(n(1), true).unwrap();
+    assert_eq!(d.c.only_at(n(1)), [T]);
+    assert_eq!(d.c.only_at(n(2)), []);
+    let needed = d.c.remove(n(1), d.now).unwrap_err().to_string();
+    assert!(needed.starts_with("n1.rennes alone has the images of 1 programs"), "{needed}");
+    let mut dead = Desk { c: d.c.clone(), now: d.now };
+    dead.pass(20_000, &[2, 3]);
+    dead.c.remove(n(1), dead.now).unwrap();
+    d.c.end(T).unwrap();
+    d.c.remove(n(1), d.now).unwrap();
+}
