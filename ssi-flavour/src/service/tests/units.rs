@@ -399,6 +399,42 @@ fn image(version: u64, n: u8) -> Image {
     }
 }
 
+/// If it failed, a unit whose node died could not be sent to another site until its own cluster had
+/// tried for minutes; or one that its files keep would be tried at site after site.
+#[tokio::test]
+async fn a_unit_that_waits_as_a_checkpoint_leaves_at_once() {
+    let mut world = offered().await;
+    world.service.start_units(&c1(), checkpointed(0, None), &alice()).await.unwrap();
+    let (to, tell) = world.told.recv().await.unwrap();
+    let (tree, n) = (tell.programs[0].0, if to == node(1) { 1 } else { 2 });
+    let other = 3 - n;
+    world.says(n, Fact::Runs { tree, epoch: 1, floor: 1 }).await;
+    let units = BTreeSet::from([0]);
+    world.service.checkpoints(&c1(), &envelope(), &units, true).await.unwrap();
+    world.says(n, Fact::Saved { tree, epoch: 1, image: image(1, n) }).await;
+    world.says(other, Fact::Holds { tree, version: 1, output: true }).await;
+    let reason = "n9 was silent".to_owned();
+    let waits = TreeState::Checkpointed { reason, since: Millis(0) };
+    let barred = "/xtreemfs/demo.rennes/a is shorter than it was";
+    let as_kept = |barred: Option<String>| {
+        let mut all = world.records.kept.lock().unwrap();
+        let kept = all.get_mut(&id()).unwrap().trees.get_mut(&tree).unwrap();
+        (kept.state, kept.barred) = (waits.clone(), barred);
+    };
+    as_kept(Some(barred.to_owned()));
+    let again = open(world.records.clone(), world.clock.clone()).await;
+    let stays = again.service.leave(&c1(), &envelope(), (0, 0), false).await.unwrap_err();
+    assert_eq!(stays.kind, Kind::Conflict);
+    assert!(stays.message.contains(barred), "{}", stays.message);
+    as_kept(None);
+    let again = open(world.records.clone(), world.clock.clone()).await;
+    for n in [1, 2] {
+        again.beats(n, 0, &[]).await.unwrap();
+    }
+    again.leave(false).await;
+    assert_eq!(again.state(tree).await, TreeState::Away);
+}
+
 /// If it failed, what a removed person had in memory would lie on a node's disk for ever; or a unit
 /// be lost because of a VO that is suspended for an hour.
 #[tokio::test]

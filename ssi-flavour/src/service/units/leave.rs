@@ -60,6 +60,16 @@ impl Cluster {
         if matches!(t.state, TreeState::Leaving { .. } | TreeState::Away) {
             return Ok(Vec::new());
         }
+        // Nothing of it runs: its image is there already, unless it came and never began here.
+        let rests = matches!(t.state, TreeState::Checkpointed { .. });
+        let came = t.checkpoint.as_ref().is_some_and(|image| image.shared);
+        if rests && t.restartable && !stops && !came {
+            // Files that keep it here keep it everywhere.
+            if let Some(why) = &t.barred {
+                return Err(conflict(why));
+            }
+            return self.controller.let_go(tree).map_err(|e| conflict(&e.to_string()));
+        }
         if self.leaving.remove(&tree) {
             let why = self.trouble.get(&tree).map(|(why, _)| why.clone());
             return Err(conflict(why.as_deref().unwrap_or("it did not get away")));
