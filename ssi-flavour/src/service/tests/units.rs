@@ -435,6 +435,37 @@ async fn a_unit_that_waits_as_a_checkpoint_leaves_at_once() {
     assert_eq!(again.state(tree).await, TreeState::Away);
 }
 
+/// If it failed, a site could fill the disks of another one with images of units that came, or stop
+/// its core with the number of an image.
+#[tokio::test]
+async fn what_comes_of_one_site_is_bounded_together() {
+    let config = Config { takes_from: vec!["pisa".parse().unwrap()], ..Config::default() };
+    let world = offered_as(config.clone()).await;
+    let mut last = checkpointed(0, carried("c2.pisa", 40_000));
+    last.carried.as_mut().unwrap().version = u64::MAX;
+    let refused = world.service.start_units(&c1(), last, &alice()).await.unwrap_err();
+    assert_eq!(refused.kind, Kind::Invalid);
+    let mut large = checkpointed(0, carried("c2.pisa", 40_000));
+    large.task.resources.memory_bytes = GIB / 4;
+    large.carried.as_mut().unwrap().bytes = GIB + (64 << 20) + 1;
+    let refused = world.service.start_units(&c1(), large, &alice()).await.unwrap_err();
+    assert_eq!(refused.kind, Kind::Unsatisfiable);
+    let first = || checkpointed(0, carried("c2.pisa", 40_000));
+    world.service.start_units(&c1(), first(), &alice()).await.unwrap();
+    {
+        let mut all = world.records.kept.lock().unwrap();
+        let mut units = all.get_mut(&id()).unwrap().units.values_mut();
+        units.next().unwrap().carried.as_mut().unwrap().bytes = 128 * GIB;
+    }
+    let again = open_as(config, world.records.clone(), world.clock.clone()).await;
+    let taken = again.service.start_units(&c1(), first(), &alice()).await.unwrap();
+    assert_eq!(taken.new, 0, "what is here is not refused when it is sent again");
+    let second = checkpointed(1, carried("c2.pisa", 40_001));
+    let refused = again.service.start_units(&c1(), second, &alice()).await.unwrap_err();
+    assert_eq!(refused.kind, Kind::Unsatisfiable);
+    assert!(refused.message.contains("from pisa"), "{}", refused.message);
+}
+
 /// If it failed, what a removed person had in memory would lie on a node's disk for ever; or a unit
 /// be lost because of a VO that is suspended for an hour.
 #[tokio::test]

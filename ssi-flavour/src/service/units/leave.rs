@@ -19,12 +19,18 @@ use aws_lc_rs::constant_time::verify_slices_are_equal;
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 use xos_api::aem::{CARRIED_KEY_LEN, CARRIED_NODES_MAX, Carried};
-use xos_api::node::units::EnvelopeId;
-use xos_base::{ClusterId, Error, Millis, NodeId, PersonId, SiteId};
+use xos_api::node::units::{EnvelopeId, StartUnits, UnitOrder};
+use xos_base::{ClusterId, Error, Millis, NodeId, PersonId, SiteId, VoId};
 use xos_net::identity::hex;
 
 /// Images of other sites may have so many bytes, and four times what their units asked for.
-const IMAGE_BYTES_LEAST: u64 = 1 << 30;
+const IMAGE_BYTES_LEAST: u64 = 64 << 20;
+/// Those of units that came of one other site and have not ended may have so many together, in one
+/// cluster, and those of one VO among them. One may be larger.
+const SITE_BYTES_MAX: u64 = 256 << 30;
+const VO_BYTES_MAX: u64 = 128 << 30;
+/// No image of any cluster has a number beyond this: from here on each checkpoint has the next.
+const VERSION_MAX: u64 = 1 << 48;
 /// A unit that waits as a checkpoint for so long for a node of its cluster goes on elsewhere.
 pub(super) const LEAVE_AFTER: Duration = Duration::from_secs(300);
 /// One of which so many restarts failed does.
@@ -261,6 +267,41 @@ impl Cluster {
         Ok((node, effects))
     }
 
+    /// Whether a unit of a VO may bring its image, beside those that came before.
+    ///
+    /// # Errors
+    /// [`xos_base::Kind::Unsatisfiable`], for the person.
+    pub(super) fn may_bring(
+        &self,
+        order: &StartUnits,
+        vo: &VoId,
+        carried: &Carried,
+    ) -> Result<(), Error> {
+        let from = carried.cluster.site();
+        let known = |u: &UnitOrder| self.units.unit(&order.envelope, (u.unit, u.attempt)).is_some();
+        if from == self.id.site() || order.units.iter().any(known) {
+            return Ok(());
+        }
+        let (mut of_site, mut of_vo) = (0_u64, 0_u64);
+        for (envelope, unit) in self.units.all() {
+            let other = unit.carried.as_deref().filter(|_| !unit.is_over());
+            let Some(other) = other.filter(|other| other.cluster.site() == from) else { continue };
+            of_site = of_site.saturating_add(other.bytes);
+            if envelope.owner.vo == *vo {
+                of_vo = of_vo.saturating_add(other.bytes);
+            }
+        }
+        let full = |sum: u64, most: u64| sum > 0 && sum.saturating_add(carried.bytes) > most;
+        if full(of_site, SITE_BYTES_MAX) || full(of_vo, VO_BYTES_MAX) {
+            return Err(Error::unsatisfiable(format!(
+                "{} has as much of {vo} from {from} as it takes, by what came as running programs",
+                self.id
+            ))
+            .hint("when one of these ends there is room"));
+        }
+        Ok(())
+    }
+
     /// Whether a pid is one of a process or a tree here, as far as is known.
     fn has_pid(&self, pid: i32) -> bool {
         let trees = &self.controller.state().trees;
@@ -281,7 +322,7 @@ pub(super) fn may_come(
     (carried, memory_bytes): (&Carried, u64),
 ) -> Result<(), Error> {
     let from = carried.cluster.site();
-    if !carried.is_of(&from) {
+    if !carried.is_of(&from) || carried.version > VERSION_MAX {
         return Err(Error::invalid("what a unit is to go on from is malformed"));
     }
     let foreign = from != cluster.site();

@@ -187,6 +187,9 @@ impl Clusters for ClusterService {
         let heard = self.heard();
         let mut held = self.cluster(node).await?;
         let c = &mut *held;
+        if let Some(carried) = &order.carried {
+            c.may_bring(&order, &owner.vo, carried)?;
+        }
         let new = c.units.take(&order, &owner, &member.person)?;
         let effects = c.start_units(&self.policy, &heard, self.clock.up());
         let told = self.commit(c, effects).await?;
