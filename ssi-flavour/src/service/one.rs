@@ -222,10 +222,14 @@ impl Cluster {
         self.programs.get(&tree).is_some_and(|program| program.shell)
     }
 
-    /// The tree to which a process belongs, as far as is known.
-    pub fn tree_of(&self, pid: i32) -> Option<TreeId> {
+    /// The tree to which a process belongs, as far as is known, among those of which `meant` says
+    /// so: one that came from another cluster may have a pid that is somebody else's here.
+    pub fn tree_of(&self, pid: i32, meant: impl Fn(TreeId) -> bool) -> Option<TreeId> {
         let trees = &self.controller.state().trees;
-        let lives = |tree: &TreeId| trees.tree(*tree).is_some_and(|t| !t.state.is_final());
+        let lives = |tree: &TreeId| {
+            let lives = trees.tree(*tree).is_some_and(|t| !t.state.is_final());
+            lives && meant(*tree)
+        };
         let processes = self.looks.values().flat_map(|(looks, _)| &looks.processes);
         let told = processes.filter(|p| p.pid == pid).map(|p| p.tree).find(lives);
         let root = || trees.iter().find(|(id, t)| t.root == pid && lives(id)).map(|(id, _)| id);

@@ -393,7 +393,7 @@ async fn a_drained_node_sends_its_programs_away() {
     {
         let mut held = world.cluster().await;
         let c = &mut *held;
-        assert_eq!(c.tree_of(40_000), Some(tree));
+        assert_eq!(c.tree_of(40_000, |_| true), Some(tree));
         let effects = c.controller.drain(NodeNumber::try_from(1u8).unwrap(), true).unwrap();
         world.service.pass_on(c, effects).await;
     }

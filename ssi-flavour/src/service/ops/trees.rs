@@ -81,7 +81,7 @@ impl ClusterService {
     /// The tree of a process, which the caller may handle. Somebody who may not is told that there
     /// is no such process.
     fn handled(&self, c: &Cluster, caller: &Caller, pid: i32) -> Result<TreeId, Error> {
-        let tree = c.tree_of(pid).filter(|tree| self.handles(c, caller, *tree));
+        let tree = c.tree_of(pid, |tree| self.handles(c, caller, tree));
         tree.ok_or_else(|| {
             Error::not_found(format!("no process {pid} of yours is known in {}", c.id))
                 .hint(format!("xos cluster ps {} lists them", c.id))

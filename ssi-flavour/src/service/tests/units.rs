@@ -466,6 +466,27 @@ async fn what_comes_of_one_site_is_bounded_together() {
     assert!(refused.message.contains("from pisa"), "{}", refused.message);
 }
 
+/// If it failed, who signals a process of theirs would be told that it is not theirs, because a
+/// program of somebody else came from another site with that pid.
+#[tokio::test]
+async fn of_two_processes_with_one_pid_each_person_means_their_own() {
+    let config = Config { takes_from: vec!["pisa".parse().unwrap()], ..Config::default() };
+    let mut world = offered_as(config).await;
+    let comes = checkpointed(0, carried("c2.pisa", 40_000));
+    world.service.start_units(&c1(), comes, &alice()).await.unwrap();
+    let came = world.told.recv().await.unwrap().1.programs[0].0;
+    world.service.start_units(&c1(), checkpointed(1, None), &alice()).await.unwrap();
+    let (to, tell) = world.told.recv().await.unwrap();
+    let (own, n) = (tell.programs[0].0, if to == node(1) { 1 } else { 2 });
+    world.says(n, Fact::Runs { tree: own, epoch: 1, floor: 1 }).await;
+    world.beats(n, 0, &[own]).await.unwrap();
+    let c = world.cluster().await;
+    for tree in [came, own] {
+        assert_eq!(c.tree_of(40_000, |other| other == tree), Some(tree));
+    }
+    assert_eq!(c.tree_of(40_000, |_| false), None);
+}
+
 /// If it failed, what a removed person had in memory would lie on a node's disk for ever; or a unit
 /// be lost because of a VO that is suspended for an hour.
 #[tokio::test]
