@@ -474,6 +474,7 @@ async fn of_two_processes_with_one_pid_each_person_means_their_own() {
     let mut world = offered_as(config).await;
     let comes = checkpointed(0, carried("c2.pisa", 40_000));
     world.service.start_units(&c1(), comes, &alice()).await.unwrap();
+    world.turn().await;
     let came = world.told.recv().await.unwrap().1.programs[0].0;
     world.service.start_units(&c1(), checkpointed(1, None), &alice()).await.unwrap();
     let (to, tell) = world.told.recv().await.unwrap();
