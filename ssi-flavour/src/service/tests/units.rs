@@ -2,8 +2,9 @@
 
 use super::*;
 use crate::cluster::messages::{End, Image, Offsets};
-use crate::wire::TreeUse;
+use crate::wire::{ClusterMay, Comer, TreeUse};
 use xos_api::aem::{Carried, OutputStream, Resources, Stage, TaskSpec, UnitEnd};
+use xos_api::audit::{Event, Outcome};
 use xos_api::node::units::{
     EndEnvelope, EnvelopeId, KillUnits, Room, StartUnits, UnitChange, UnitOrder, UnitOutput,
 };
@@ -486,6 +487,43 @@ async fn of_two_processes_with_one_pid_each_person_means_their_own() {
         assert_eq!(c.tree_of(40_000, |other| other == tree), Some(tree));
     }
     assert_eq!(c.tree_of(40_000, |_| false), None);
+}
+
+/// If it failed, nobody could see afterwards who took a program's memory from this site, or tried
+/// keys.
+#[tokio::test]
+async fn who_fetches_what_left_is_in_the_audit() {
+    let mut world = offered().await;
+    let (tree, n) = world.has_left().await;
+    let reports = world.service.reports().await;
+    let left = reports[0].1.events.iter().find_map(|e| match &e.what {
+        UnitChange::Left { carried, .. } => Some(carried.key.clone()),
+        _ => None,
+    });
+    let key = left.unwrap();
+    let asks = |key: &str| ClusterMay {
+        cluster: id(),
+        tree,
+        comer: Comer::Carried {
+            node: "n7.pisa".parse().unwrap(),
+            version: 1,
+            key: key.to_owned(),
+            vo: vo(),
+            member: MemberNumber(1),
+        },
+    };
+    let wrong = world.service.judged(&node(n), &asks(&"0".repeat(64))).await.unwrap_err();
+    assert_eq!(wrong.kind, Kind::Denied);
+    world.service.judged(&node(n), &asks(&key)).await.unwrap();
+    let events = world.audit.events();
+    let fetched: Vec<&Event> = events.iter().filter(|e| e.what == "fetch_image").collect();
+    let [refused, done] = fetched.as_slice() else { panic!("{events:?}") };
+    assert_eq!((refused.outcome, done.outcome), (Outcome::Refused, Outcome::Done));
+    for event in [refused, done] {
+        assert_eq!((event.who.as_str(), &event.node), ("node n7.pisa", &Some(node(n))));
+        assert_eq!(event.person, Some("alice@rennes".parse().unwrap()));
+        assert!(!format!("{event:?}").contains(&key), "a key in the audit");
+    }
 }
 
 /// If it failed, what a removed person had in memory would lie on a node's disk for ever; or a unit
