@@ -92,7 +92,7 @@ impl World {
 
     /// The first unit is to leave, or what is left of it to go.
     async fn leave(&self, over: bool) {
-        self.service.leave(&c1(), &envelope(), (0, 0), over).await.unwrap();
+        self.service.leave(&c1(), &envelope(), (0, 0), Millis(1), over).await.unwrap();
     }
 
     /// What is not acknowledged: units, and how they ended.
