@@ -93,7 +93,7 @@ impl World {
 
     /// The first unit is to leave, or what is left of it to go.
     async fn leave(&self, over: bool) {
-        self.service.leave(&c1(), &envelope(), (0, 0), over).await.unwrap();
+        self.service.leave(&c1(), &envelope(), (0, 0), Millis(1), over).await.unwrap();
     }
 
     /// The first unit ran on a node and left. Its tree, and the node.

@@ -20,7 +20,7 @@ use xos_api::node::units::{
     BATCH_MAX, EndEnvelope, EnvelopeId, Envelopes, KillUnits, StartUnits, UnitEvents, UnitOutput,
     UnitsTaken,
 };
-use xos_base::{ClusterId, Error, Membership, NodeId, SiteId};
+use xos_base::{ClusterId, Error, Membership, Millis, NodeId, SiteId};
 use xos_net::Clusters;
 use xos_net::clusters::{ClusterNews, ClusterOffer, refuses};
 use xos_net::identity::hex;
@@ -307,6 +307,7 @@ impl Clusters for ClusterService {
         node: &NodeId,
         envelope: &EnvelopeId,
         (unit, attempt): (u32, u16),
+        _: Millis,
         over: bool,
     ) -> Result<Done, Error> {
         let now = self.clock.up();
