@@ -4,7 +4,7 @@ use super::brief::Brief;
 use super::deeds::{Deed, Own};
 use super::keep::{Change, Kept, Settings, Waiting};
 use super::starts;
-use super::units::{Happened, Units};
+use super::units::{Asked, Happened, Units};
 use crate::cluster::clock::ClockSeen;
 use crate::cluster::controller::Controller;
 use crate::cluster::cost::Costs;
@@ -91,8 +91,8 @@ pub(super) struct Cluster {
     pub mandates: BTreeMap<u32, String>,
     /// The units of jobs that run as trees here.
     pub units: Units,
-    /// Trees of units that somebody asked to leave, and that have not yet.
-    pub leaving: BTreeSet<TreeId>,
+    /// Trees of units that somebody asked to leave and that have not: the last wish for each.
+    pub leaving: BTreeMap<TreeId, Asked>,
     /// Why trees of units leave that nobody asked to.
     pub why_left: BTreeMap<TreeId, String>,
     /// Since when the persons have no right here whose trees left.
@@ -137,7 +137,7 @@ impl Cluster {
             over: BTreeMap::new(),
             mandates: BTreeMap::new(),
             units,
-            leaving: BTreeSet::new(),
+            leaving: BTreeMap::new(),
             why_left: BTreeMap::new(),
             out: BTreeMap::new(),
             outputs: kept.trees.iter().map(|(tree, t)| (*tree, t.output_at())).collect(),

@@ -424,7 +424,7 @@ async fn a_unit_that_waits_as_a_checkpoint_leaves_at_once() {
     };
     as_kept(Some(barred.to_owned()));
     let again = open(world.records.clone(), world.clock.clone()).await;
-    let stays = again.service.leave(&c1(), &envelope(), (0, 0), false).await.unwrap_err();
+    let stays = again.service.leave(&c1(), &envelope(), (0, 0), Millis(1), false).await.unwrap_err();
     assert_eq!(stays.kind, Kind::Conflict);
     assert!(stays.message.contains(barred), "{}", stays.message);
     as_kept(None);
@@ -487,6 +487,34 @@ async fn of_two_processes_with_one_pid_each_person_means_their_own() {
         assert_eq!(c.tree_of(40_000, |other| other == tree), Some(tree));
     }
     assert_eq!(c.tree_of(40_000, |_| false), None);
+}
+
+/// If it failed, a unit of which its job was told that it stays would leave later, because that word
+/// was lost on its way and asked for again; or never leave because it could not once.
+#[tokio::test]
+async fn a_wish_that_came_to_nothing_stops_no_unit_again() {
+    let mut world = offered().await;
+    world.service.start_units(&c1(), checkpointed(0, None), &alice()).await.unwrap();
+    let (to, tell) = world.told.recv().await.unwrap();
+    let (tree, n) = (tell.programs[0].0, if to == node(1) { 1 } else { 2 });
+    world.says(n, Fact::Runs { tree, epoch: 1, floor: 1 }).await;
+    let wish = async |at| {
+        let (cluster, envelope) = (c1(), envelope());
+        world.service.leave(&cluster, &envelope, (0, 0), Millis(at), false).await
+    };
+    wish(1).await.unwrap();
+    wish(1).await.unwrap();
+    let reason = "it holds a device".to_owned();
+    world.says(n, Fact::Refused { tree, epoch: 1, attempt: 2, reason }).await;
+    world.says(n, Fact::Runs { tree, epoch: 1, floor: 2 }).await;
+    for _ in 0..3 {
+        let stays = wish(1).await.unwrap_err();
+        assert_eq!(stays.kind, Kind::Conflict);
+        assert!(stays.message.contains("it holds a device"), "{}", stays.message);
+        assert_eq!(world.state(tree).await, TreeState::Running);
+    }
+    wish(2).await.unwrap();
+    assert!(matches!(world.state(tree).await, TreeState::Leaving { .. }));
 }
 
 /// If it failed, nobody could see afterwards who took a program's memory from this site, or tried

@@ -39,14 +39,32 @@ pub(super) const LEAVE_TRIES: u32 = 5;
 /// What left of somebody without a right here stays for so long: they may be back.
 const OUT_MAX: Duration = Duration::from_secs(24 * 3600);
 
+/// A wish that a unit leaves, and what became of it. In memory: after a new start of the core it may
+/// be tried once more.
+#[derive(Clone, Debug)]
+pub(in crate::service) struct Asked {
+    /// The time of the wish, by the clock of who has the job: one of another time is another.
+    at: Millis,
+    /// Why it came to nothing, once that was said: the same wish never stops the unit again.
+    stays: Option<String>,
+}
+
+/// Why a unit does not leave.
+enum Stays {
+    /// For good, by this wish.
+    For(String),
+    /// For now.
+    Now(String),
+}
+
 impl Cluster {
-    /// Begins to have a unit leave, or says how that stands; when it is `over`, what is left of one
-    /// that left goes.
+    /// Begins to have a unit leave because of a wish of that time, or says how that stands; when it
+    /// is `over`, what is left of one that left goes.
     pub(super) fn unit_leaves(
         &mut self,
         id: &EnvelopeId,
         key: (u32, u16),
-        over: bool,
+        (at, over): (Millis, bool),
         now: Millis,
     ) -> Result<Vec<Effect>, Error> {
         let name = || format!("unit {} of job {}", key.0, id.job);
@@ -62,38 +80,64 @@ impl Cluster {
         }
         let conflict = |why: &str| Error::conflict(format!("{} stays: {why}", name()));
         let tree = tree.ok_or_else(|| conflict("it waits for a node"))?;
-        let t = self.controller.state().trees.tree(tree).ok_or_else(|| conflict("it ended"))?;
+        match self.lets_go(tree, at, stops, now) {
+            Ok(effects) => Ok(effects),
+            Err(Stays::Now(why)) => Err(Error::unavailable(why)),
+            Err(Stays::For(why)) => {
+                let said = conflict(&why);
+                if self.programs.contains_key(&tree) {
+                    self.leaving.insert(tree, Asked { at, stays: Some(why) });
+                }
+                Err(said)
+            }
+        }
+    }
+
+    fn lets_go(
+        &mut self,
+        tree: TreeId,
+        at: Millis,
+        stops: bool,
+        now: Millis,
+    ) -> Result<Vec<Effect>, Stays> {
+        let stays = |why: &str| Err(Stays::For(why.to_owned()));
+        let Some(t) = self.controller.state().trees.tree(tree) else { return stays("it ended") };
         if matches!(t.state, TreeState::Leaving { .. } | TreeState::Away) {
+            // Of two wishes the later one is asked about from now on.
+            self.leaving.insert(tree, Asked { at, stays: None });
             return Ok(Vec::new());
+        }
+        let asked = self.leaving.get(&tree).filter(|asked| asked.at == at);
+        if let Some(why) = asked.and_then(|asked| asked.stays.as_deref()) {
+            return stays(why);
+        }
+        if !t.restartable {
+            return stays("it is not checkpointed: submit it with --checkpointable");
+        }
+        if stops {
+            return stays("it is being ended");
         }
         // Nothing of it runs: its image is there already, unless it came and never began here.
         let rests = matches!(t.state, TreeState::Checkpointed { .. });
-        let came = t.checkpoint.as_ref().is_some_and(|image| image.shared);
-        if rests && t.restartable && !stops && !came {
+        if rests && t.checkpoint.as_ref().is_some_and(|image| !image.shared) {
             // Files that keep it here keep it everywhere.
             if let Some(why) = &t.barred {
-                return Err(conflict(why));
+                return stays(why);
             }
-            return self.controller.let_go(tree).map_err(|e| conflict(&e.to_string()));
+            return self.controller.let_go(tree).map_err(|e| Stays::For(e.to_string()));
         }
-        if self.leaving.remove(&tree) {
-            let why = self.trouble.get(&tree).map(|(why, _)| why.clone());
-            return Err(conflict(why.as_deref().unwrap_or("it did not get away")));
-        }
-        if !t.restartable {
-            return Err(conflict("it is not checkpointed").hint("submit it with --checkpointable"));
-        }
-        if stops {
-            return Err(conflict("it is being ended"));
+        if asked.is_some() {
+            let why = self.trouble.get(&tree).map(|(why, _)| why.as_str());
+            return stays(why.unwrap_or("it did not get away"));
         }
         match self.controller.leave(tree, now) {
             Ok(effects) => {
-                self.leaving.insert(tree);
+                self.leaving.insert(tree, Asked { at, stays: None });
                 Ok(effects)
             }
             // It comes to run, or to its end.
-            Err(error @ Refused::State { .. }) => Err(Error::unavailable(error.to_string())),
-            Err(error) => Err(conflict(&error.to_string())),
+            Err(error @ Refused::State { .. }) => Err(Stays::Now(error.to_string())),
+            Err(error) => stays(&error.to_string()),
         }
     }
 

@@ -307,13 +307,13 @@ impl Clusters for ClusterService {
         node: &NodeId,
         envelope: &EnvelopeId,
         (unit, attempt): (u32, u16),
-        _: Millis,
+        at: Millis,
         over: bool,
     ) -> Result<Done, Error> {
         let now = self.clock.up();
         let mut held = self.cluster(node).await?;
         let c = &mut *held;
-        let effects = c.unit_leaves(envelope, (unit, attempt), over, now)?;
+        let effects = c.unit_leaves(envelope, (unit, attempt), (at, over), now)?;
         let told = self.commit(c, effects).await?;
         self.send(c, told);
         Ok(Done {})
