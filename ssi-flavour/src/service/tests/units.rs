@@ -517,6 +517,26 @@ async fn a_wish_that_came_to_nothing_stops_no_unit_again() {
     assert!(matches!(world.state(tree).await, TreeState::Leaving { .. }));
 }
 
+/// If it failed, a core that is killed while it writes down that a unit left would begin it here again
+/// while it runs at another site.
+#[tokio::test]
+async fn what_is_half_written_as_gone_is_gone() {
+    let mut world = offered().await;
+    let (tree, n) = world.has_left().await;
+    let reason = "its node was silent".to_owned();
+    let waits = TreeState::Checkpointed { reason, since: Millis(0) };
+    let (made, since) = (Some(image(1, n)), Millis(0));
+    let leaves = TreeState::Leaving { next: 2, version: 1, image: made, since };
+    for state in [waits, leaves] {
+        {
+            let mut all = world.records.kept.lock().unwrap();
+            all.get_mut(&id()).unwrap().trees.get_mut(&tree).unwrap().state = state;
+        }
+        let again = open(world.records.clone(), world.clock.clone()).await;
+        assert_eq!(again.state(tree).await, TreeState::Away);
+    }
+}
+
 /// If it failed, nobody could see afterwards who took a program's memory from this site, or tried
 /// keys.
 #[tokio::test]
