@@ -44,9 +44,11 @@ use tokio::sync::{Mutex, watch};
 use tokio::task::JoinHandle;
 use tokio::time::{Interval, MissedTickBehavior};
 use xos_api::node::Capacity;
-use xos_api::vom::ServedVo;
+use xos_api::vom::{GROUP_MEMBERS, ServedVo};
 use xos_base::when::Clock;
-use xos_base::{ClusterId, Epoch, Error, Kind, Membership, NodeId, PersonId, SiteId, VoId};
+use xos_base::{
+    ClusterId, Epoch, Error, Group, GroupNumber, Kind, Membership, NodeId, PersonId, SiteId, VoId,
+};
 use xos_net::audit::Teller;
 use xos_net::clusters::ClusterNews;
 use xos_net::{ClusterNames, Rules, Standing};
@@ -283,20 +285,23 @@ impl ClusterService {
         Ok(())
     }
 
-    /// Whether a person is no member in force, of a VO that is served. What a credential would say
-    /// of them besides is of no meaning here.
+    /// Whether a person is no member in force of a VO that is served, or a newer one than whose the
+    /// tree is: numbers are not given again.
     fn is_out(&self, owner: &Owner, person: &PersonId) -> bool {
+        // Each member is in it; what a credential would say besides is of no meaning here.
+        let Ok(name) = GROUP_MEMBERS.parse() else { return false };
+        let all = Group { name, number: GroupNumber(1) };
         let membership = Membership {
             vo: owner.vo.clone(),
             person: person.clone(),
             number: owner.member,
             epoch: Epoch(u64::MAX),
-            groups: Vec::new(),
+            groups: vec![all],
             roles: Vec::new(),
             expires: None,
         };
         let now = self.standing.effective(&membership, self.clock.now());
-        now.is_err_and(|error| error.kind == Kind::Denied)
+        now.is_err_and(|e| matches!(e.kind, Kind::Denied | Kind::Unauthenticated))
     }
 
     /// The VOs that the site serves now.

@@ -101,7 +101,8 @@ async fn a_unit_that_waits_as_a_checkpoint_leaves_at_once() {
     };
     as_kept(Some(barred.to_owned()));
     let again = open(world.records.clone(), world.clock.clone()).await;
-    let stays = again.service.leave(&c1(), &envelope(), (0, 0), Millis(1), false).await.unwrap_err();
+    let stays =
+        again.service.leave(&c1(), &envelope(), (0, 0), Millis(1), false).await.unwrap_err();
     assert_eq!(stays.kind, Kind::Conflict);
     assert!(stays.message.contains(barred), "{}", stays.message);
     as_kept(None);
