@@ -7,15 +7,10 @@ use crate::state::JobRecord;
 use crate::state::carry::{Going, Spent};
 use crate::work::Next;
 use std::sync::Arc;
-use std::time::Duration;
 use xos_api::Done;
 use xos_api::aem::{HostLeave, Reason};
 use xos_api::node::units::EnvelopeId;
 use xos_base::{Error, JobId, Kind, Millis, SiteId};
-
-/// How long a unit may take to leave, until nobody waits for it any longer. It may leave later:
-/// then it goes on wherever it can.
-const LEAVE_MAX: Duration = Duration::from_secs(600);
 
 /// What is to be done about the units of a job.
 #[derive(Default)]
@@ -45,15 +40,17 @@ impl Core {
         let job = JobId { site: self.site.clone(), number };
         let mut next = Next::Rest;
         for (unit, site, going) in due.going {
-            let request = HostLeave { job: job.clone(), unit, attempt: going.attempt, over: false };
+            let Going { attempt, at, .. } = going;
+            let request = HostLeave { job: job.clone(), unit, attempt, at, over: false };
             let left = self.leave_at(&site, request).await;
-            if self.goes(number, unit, &site, going.at, left).await {
+            if self.goes(number, (unit, at), &site, left).await {
                 next = Next::Later;
             }
         }
         for (spent, site) in due.spent {
             let Spent { unit, attempt, .. } = spent;
-            let request = HostLeave { job: job.clone(), unit, attempt, over: true };
+            let at = Millis(0);
+            let request = HostLeave { job: job.clone(), unit, attempt, at, over: true };
             let record = match self.leave_at(&site, request).await {
                 Err(error) if may_pass(error.kind) => {
                     tracing::info!(%error, %site, %job, unit, "an image is not dropped yet");
@@ -84,31 +81,38 @@ impl Core {
         .await
     }
 
-    /// What a site answered that is to let a unit go: whether it is asked again.
+    /// What a site answered that is to let a unit go: whether it is asked again. Until it says that
+    /// the unit stays, that may leave at any time, however long it takes: where it was sent is kept
+    /// as long.
     async fn goes(
         self: &Arc<Self>,
         job: u64,
-        unit: u32,
+        (unit, asked): (u32, Millis),
         site: &SiteId,
-        since: Millis,
         left: Result<Done, Error>,
     ) -> bool {
-        let at = self.now();
-        let late = at.since(since) >= LEAVE_MAX;
-        let passes = |e: &Error| may_pass(e.kind) && e.kind != Kind::Conflict;
         let why = match left {
-            Ok(_) if !late => return true,
-            Err(error) if !late && passes(&error) => {
+            Ok(_) => return true,
+            Err(error) if may_pass(error.kind) && error.kind != Kind::Conflict => {
                 tracing::info!(%error, %site, job, unit, "a unit does not leave yet");
                 return true;
             }
-            Ok(_) => format!("it did not leave within {LEAVE_MAX:?}"),
             Err(error) => error.to_string(),
         };
         let text = cut(&format!("unit {unit} was not moved: {why}"), REASON_MAX);
-        let (site, rule, task) = (Some(site.clone()), "move".to_owned(), None);
+        let (at, task) = (self.now(), None);
+        let (site, rule) = (Some(site.clone()), "move".to_owned());
         let reason = Reason { at, site, rule, text, task };
-        self.put(JobRecord::Stays { job, unit, reason }).await.is_err()
+        let stays = self.commit(|txn| {
+            // Somebody may have sent it elsewhere meanwhile.
+            let jobs = &txn.state().jobs;
+            let going = jobs.job(job).and_then(|j| j.going.get(&unit));
+            if going.is_some_and(|g| g.at == asked) {
+                txn.put(JobRecord::Stays { job, unit, reason });
+            }
+            Ok(())
+        });
+        stays.await.is_err()
     }
 
     /// A unit hosted here is to leave its cluster, or what is left of it is to go.
@@ -116,9 +120,10 @@ impl Core {
         let found = self.ledger.read_stored(|s| {
             let p = s.hosted.placement(&r.job)?;
             let serial = p.serial_of(r.unit, r.attempt)?;
-            Some((p.envelopes.get(&serial)?.node.clone(), serial))
+            let saved = p.task(r.unit).is_some_and(|t| t.spec.checkpointable);
+            Some((p.envelopes.get(&serial)?.node.clone(), serial, saved))
         });
-        let Some((node, serial)) = found.await? else {
+        let Some((node, serial, saved)) = found.await? else {
             // With its envelope all of it went.
             if r.over {
                 return Ok(Done {});
@@ -127,10 +132,17 @@ impl Core {
             return Err(Error::conflict(text));
         };
         let Some(clusters) = self.cluster(&node) else {
+            // Only clusters get such units: it is not there yet, and may have let the unit go.
+            if saved {
+                return Err(Error::unavailable(format!("cluster {node} is not there now")));
+            }
             let text = format!("unit {} of job {} is on {node}, no cluster", r.unit, r.job);
             return Err(Error::conflict(text).hint("units in clusters move"));
         };
         let envelope = EnvelopeId { job: r.job, serial };
-        clusters.leave(&node, &envelope, (r.unit, r.attempt), r.over).await
+        clusters.leave(&node, &envelope, (r.unit, r.attempt), r.at, r.over).await
     }
 }
+
+#[cfg(test)]
+mod tests;

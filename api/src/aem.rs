@@ -93,6 +93,35 @@ mod tests {
         assert!(serde_json::from_str::<T>(&more).is_err(), "{more} was taken");
     }
 
+    /// If it failed, a core that does not know of moves would refuse every unit that is offered.
+    #[test]
+    fn of_moves_only_those_are_told_that_were() {
+        let vo: xos_base::VoId = "demo.rennes".parse().unwrap();
+        let (name, tasks, after_jobs, sites) = Default::default();
+        let outline = Outline { vo: vo.clone(), name, tasks, after_jobs, sites };
+        let mut offer = HostUnits {
+            job: "12.rennes".parse().unwrap(),
+            vo,
+            mandate: "m".into(),
+            task: 0,
+            task_first: 0,
+            spec: TaskSpec::default(),
+            outline,
+            units: vec![UnitRun { first: 0, count: 1 }],
+            attempt: 0,
+            until: Millis(9),
+            want_output: false,
+            moves: 0,
+            carried: None,
+        };
+        let text = serde_json::to_string(&offer).unwrap();
+        assert!(!text.contains("moves") && !text.contains("carried"), "{text}");
+        travels(&offer);
+        offer.moves = 1;
+        assert!(serde_json::to_string(&offer).unwrap().contains("\"moves\":1"));
+        travels(&offer);
+    }
+
     #[test]
     fn every_enum_travels_and_refuses_unknown_fields() {
         travels(&UnitEnd::Exit { code: 3 });

@@ -10,7 +10,7 @@ use xos_api::node::Capacity;
 use xos_api::node::units::{
     EndEnvelope, EnvelopeId, Envelopes, KillUnits, StartUnits, UnitEvents, UnitOutput, UnitsTaken,
 };
-use xos_base::{Error, Membership, NodeId, SiteId};
+use xos_base::{Error, Membership, Millis, NodeId, SiteId};
 
 /// Most bytes of arguments, environment and names of staged files of a task that a cluster takes: as
 /// JSON, where a byte can take six, they fit into a value of the registry.
@@ -117,8 +117,9 @@ pub trait Clusters: Send + Sync + 'static {
     fn takes_from(&self) -> Vec<SiteId>;
 
     /// Begins to have a unit of an envelope, by its number and attempt, leave: it stops for good, and
-    /// is reported as [`xos_api::node::units::UnitChange::Left`]. Asked again it says how that
-    /// stands. With `over`, the image of one that left is not needed any more.
+    /// is reported as [`xos_api::node::units::UnitChange::Left`]. Asked again with the same `at`,
+    /// when somebody wished for it, it says how that stands. With `over`, the image of one that
+    /// left is not needed any more.
     ///
     /// # Errors
     /// [`xos_base::Kind::Conflict`]: it goes on as before, and why; `Unavailable`: it may leave
@@ -128,6 +129,7 @@ pub trait Clusters: Send + Sync + 'static {
         cluster: &NodeId,
         envelope: &EnvelopeId,
         unit: (u32, u16),
+        at: Millis,
         over: bool,
     ) -> Result<Done, Error>;
 

@@ -70,6 +70,7 @@ impl Clusters for Played {
         _: &NodeId,
         _: &EnvelopeId,
         _: (u32, u16),
+        _: Millis,
         _: bool,
     ) -> Result<Done, Error> {
         Ok(Done {})

@@ -36,6 +36,10 @@ pub(crate) struct Asked {
     pub(crate) refusals: Mutex<VecDeque<Error>>,
     /// What other sites were asked to run.
     pub(crate) offers: Mutex<Vec<HostUnits>>,
+    /// What other sites were asked to let go.
+    pub(crate) leaves: Mutex<Vec<HostLeave>>,
+    /// What they answer to that next, instead of yes.
+    pub(crate) stays: Mutex<VecDeque<Error>>,
     /// Whether the members that somebody asks about are suspended.
     pub(crate) suspended: Mutex<bool>,
     /// The VOs that are erased.
@@ -106,6 +110,8 @@ pub(crate) async fn core_in(
         started: Mutex::default(),
         refusals: Mutex::default(),
         offers: Mutex::default(),
+        leaves: Mutex::default(),
+        stays: Mutex::default(),
         suspended: Mutex::default(),
         erased: Mutex::default(),
         denial: Mutex::default(),
@@ -202,9 +208,10 @@ impl World for Asked {
     async fn host_checkpoints(&self, _: &SiteId, _: HostCheckpoints) -> Result<Checkpoints, Error> {
         Err(Error::unavailable("pisa is not reached"))
     }
-    async fn host_leave(&self, _: &SiteId, _: HostLeave) -> Result<Done, Error> {
+    async fn host_leave(&self, _: &SiteId, r: HostLeave) -> Result<Done, Error> {
         self.note("host_leave");
-        Ok(Done {})
+        lock(&self.leaves).push(r);
+        lock(&self.stays).pop_front().map_or(Ok(Done {}), Err)
     }
     async fn host_events(
         &self,

@@ -48,7 +48,7 @@ pub struct HostUnits {
     pub want_output: bool,
     /// How many of the attempts before were no new runs, but handed a running unit on: at most
     /// [`super::MOVES_MAX`].
-    #[serde(default)]
+    #[serde(default, skip_serializing_if = "super::spec::is_zero")]
     pub moves: u16,
     /// The one unit does not begin: it goes on from this.
     #[serde(default, skip_serializing_if = "Option::is_none")]

@@ -122,6 +122,11 @@ pub struct HostLeave {
     pub unit: u32,
     /// The run that is meant.
     pub attempt: u16,
+    /// When somebody asked for the move, by the owner's clock: it stands for the wish. The same
+    /// again is no other one, so that one to which was said that the unit stays comes to nothing
+    /// for good. Of no meaning with `over`.
+    #[serde(default)]
+    pub at: Millis,
     /// The unit left and runs elsewhere: its image is not needed any more.
     #[serde(default)]
     pub over: bool,

@@ -85,7 +85,7 @@ pub struct TaskSpec {
 
 // serde wants a reference.
 #[allow(clippy::trivially_copy_pass_by_ref)]
-fn is_zero(n: &u16) -> bool {
+pub(super) fn is_zero(n: &u16) -> bool {
     *n == 0
 }
 

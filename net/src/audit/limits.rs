@@ -28,11 +28,12 @@ pub const VO_EVENTS: (u64, u64) = (100_000, 50);
 /// What one person can have done as often as they like without any right or setting becoming
 /// another. Everything else that succeeds is always noted: sign-ins, whatever changes a VO or takes
 /// a right away.
-pub const REPEATED: [&str; 12] = [
+pub const REPEATED: [&str; 13] = [
     "accept_units",
     "cancel_job",
     "cancel_units",
     "end_units",
+    "fetch_image",
     "issue_certificate",
     "issue_mandate",
     "issue_ticket",

@@ -1,5 +1,6 @@
 //! The one that decides in a cluster.
 
+mod away;
 mod copies;
 mod trees;
 
@@ -269,13 +270,19 @@ impl Controller {
     /// A node that has no trees leaves.
     ///
     /// # Errors
-    /// [`MemberError`] when it has trees, or cannot from where it is.
+    /// [`MemberError`] when it has trees, works and alone has images of some that left, or cannot
+    /// from where it is.
     pub fn remove(&mut self, node: NodeNumber, now: Millis) -> Result<Vec<Effect>, MemberError> {
         let mut out = Vec::new();
         let m = self.state.members.node(node).ok_or(MemberError::Unknown(node))?;
         let trees = self.state.trees.count_on(node);
         if trees > 0 {
             return Err(MemberError::Busy { node: m.id.clone(), trees });
+        }
+        let images = self.only_at(node).len();
+        // One that failed cannot be waited for.
+        if images > 0 && m.state.has_term() {
+            return Err(MemberError::Needed { node: m.id.clone(), images });
         }
         let reason = format!("{} left the cluster", m.id);
         self.state.members.change(node, NodeState::Possible, &reason)?;

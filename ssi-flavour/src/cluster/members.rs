@@ -173,6 +173,14 @@ pub enum MemberError {
         /// How many.
         trees: usize,
     },
+    /// Images are there that are nowhere else.
+    #[error("{node} alone has the images of {images} programs that left and go on from them")]
+    Needed {
+        /// The node.
+        node: NodeId,
+        /// How many.
+        images: usize,
+    },
 }
 
 /// All nodes.

@@ -49,6 +49,13 @@ impl Brought {
         Ids { uid: (self.uid_there(), account.uid), gids }
     }
 
+    /// The same for an image that names who they are here, be it that it was made theirs before or
+    /// that the other site wrote it so.
+    fn ids_here(&self, account: &Account) -> Ids {
+        let gids = self.ids(account).gids.into_values().map(|gid| (gid, gid)).collect();
+        Ids { uid: (account.uid, account.uid), gids }
+    }
+
     /// Whether the image was made at another site.
     fn is_foreign(&self) -> bool {
         self.carried.cluster.site() != self.here
@@ -94,7 +101,8 @@ pub(super) fn bring(
     })
 }
 
-/// Makes an image the person's here, unless it is already.
+/// Makes an image the person's here. Of another site's all that it names is looked at, also when it
+/// says that it is theirs already.
 fn own(folder: &Path, b: &Brought, account: &Account) -> Result<(), ImageError> {
     let bound = |what: String| Err(ImageError::Bound { path: folder.into(), what });
     // It is a checkpoint here from the first moment on.
@@ -105,6 +113,7 @@ fn own(folder: &Path, b: &Brought, account: &Account) -> Result<(), ImageError> 
     }
     let made = match verify(folder, account.uid) {
         Err(ImageError::Foreign { .. }) => reown(folder, &b.ids(account))?,
+        Ok(_) if b.is_foreign() => reown(folder, &b.ids_here(account))?,
         other => other?,
     };
     if made.origin.pid == b.carried.pid {
@@ -128,6 +137,9 @@ mod tests {
     use super::*;
     use crate::cell::proto::{Program, Stdio};
     use crate::cgroup::Limits;
+    use crate::driver::images::{Origin, seal};
+    use std::io::Write;
+    use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 
     fn brought() -> Brought {
         let carried = Carried {
@@ -192,5 +204,43 @@ mod tests {
         let own = Brought { here: "rennes".parse().unwrap(), ..brought() };
         assert_eq!(trust(&job(Some(own)), 2), Trust::OwnSite);
         assert_eq!(trust(&job(None), 2), Trust::OwnSite);
+    }
+
+    /// A core of CRIU's (`core-1.img`) with who signed in, as the bytes of that field.
+    fn core(login: &[u8]) -> Vec<u8> {
+        let size = u8::try_from(login.len()).unwrap();
+        let entry = [&[0x08, 0x01, 0x1a, size][..], login].concat();
+        let head = [0x5456_4319_u32.to_le_bytes(), 0x5505_3847_u32.to_le_bytes()].concat();
+        let length = u32::try_from(entry.len()).unwrap().to_le_bytes();
+        [head, length.to_vec(), entry].concat()
+    }
+
+    /// If it failed, a program from another site would keep whoever that site says had signed in
+    /// for it, as soon as the image is sent as if it were made the person's here already.
+    #[test]
+    fn what_names_the_person_here_already_is_looked_at_all_the_same() {
+        let dir = tempfile::tempdir().unwrap();
+        let b = brought();
+        let account = Account { uid: 2_000_007, gid: 2_000_001, groups: Vec::new() };
+        let told = |name: &str, bytes: &[u8], b: &Brought| {
+            let folder = dir.path().join(name);
+            std::fs::DirBuilder::new().mode(0o700).create(&folder).unwrap();
+            let mut how = std::fs::OpenOptions::new();
+            how.write(true).create_new(true).mode(0o600);
+            let path = folder.join("core-1.img");
+            how.open(&path).unwrap().write_all(bytes).unwrap();
+            let (pid, owner, criu) = (b.carried.pid, account.uid, "4.2.1".to_owned());
+            seal(&folder, Origin { pid, owner, epoch: 1, criu, open_files: Vec::new() }).unwrap();
+            own(&folder, b, &account).map(|()| std::fs::read(path).unwrap())
+        };
+        // User 1000.
+        let signed_in = core(&[0x68, 0xe8, 0x07]);
+        let nobody = core(&[0x68, 0xff, 0xff, 0xff, 0xff, 0x0f]);
+        assert_eq!(told("foreign", &signed_in, &b).unwrap(), nobody);
+        // User 0 with the rights of root.
+        let root = [signed_in.clone(), vec![0x06, 0, 0, 0, 0x2a, 0x04, 0x52, 0x02, 0x08, 0x00]];
+        assert!(matches!(told("root", &root.concat(), &b), Err(ImageError::Bound { .. })));
+        let near = Brought { here: "rennes".parse().unwrap(), ..b };
+        assert_eq!(told("near", &signed_in, &near).unwrap(), signed_in, "it is this site's own");
     }
 }

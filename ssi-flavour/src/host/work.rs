@@ -98,10 +98,11 @@ impl Host {
         let copy = self.copy(id, tree.epoch);
         let wanted = copy.and_then(|c| {
             let w = c.work.as_ref().filter(|w| w.number == number)?;
-            let of = (w.version, w.writing.clone());
+            let leaves = matches!(w.purpose, For::Leave { .. });
+            let of = (w.version, w.writing.clone(), leaves);
             Some((c, of))
         });
-        let Some((c, (version, writing))) = wanted else {
+        let Some((c, (version, writing, leaves))) = wanted else {
             self.work_over(number);
             return;
         };
@@ -124,10 +125,16 @@ impl Host {
             (self.store.clone(), self.setup.rules.clone(), self.events.clone());
         let limit = self.setup.limit;
         let groups = self.groups.clone();
+        let disk = self.setup.folder.clone();
         tokio::spawn(async move {
             let inside = groups.clone();
             let prepared = wait(move || -> Result<_, String> {
                 let root = root_of(&calls, tree, cell)?;
+                if leaves {
+                    // Its image stays until another site has it, and others run here.
+                    let room = memory_bytes(root).and_then(|m| crate::disk::has_reserve(&disk, m));
+                    room.map_err(|e| format!("there is no room for its image: {e}"))?;
+                }
                 unhindered(&why(root, &rules).map_err(|e| e.to_string())?)?;
                 unhindered(&inside.left(tree, root).map_err(|e| e.to_string())?)?;
                 let folder = match &writing {

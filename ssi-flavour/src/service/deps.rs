@@ -12,7 +12,7 @@ use xos_api::cda::{IssueTicket, IssuedTicket};
 use xos_api::vom::ServedVo;
 use xos_base::when::Clock;
 use xos_base::{Error, NodeId, SiteId};
-use xos_net::{Audit, Rules};
+use xos_net::{Audit, Rules, Standing};
 
 /// How nodes of the site are reached.
 #[async_trait]
@@ -119,6 +119,8 @@ pub struct Deps {
     pub vos: Arc<dyn Vos>,
     /// The rules of VOs and site.
     pub rules: Arc<dyn Rules>,
+    /// Who is a member.
+    pub standing: Arc<dyn Standing>,
     /// The site's audit.
     pub audit: Arc<dyn Audit>,
 }

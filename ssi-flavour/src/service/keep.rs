@@ -5,7 +5,7 @@ use crate::cluster::members::{Member, Members};
 use crate::cluster::messages::TreeId;
 use crate::cluster::queue::Queue;
 use crate::cluster::record::State;
-use crate::cluster::trees::{Tree, TreeState, Trees, Wish};
+use crate::cluster::trees::{Tree, TreeRecord, TreeState, Trees, Wish};
 use crate::pids::NodeNumber;
 use crate::wire::{Program, TreeUnit};
 use async_trait::async_trait;
@@ -158,10 +158,22 @@ impl Kept {
             }
         }
         let queue = self.queue().map(|(tree, waiting)| (tree, waiting.wish.clone())).collect();
-        State {
-            members: Members::of(self.nodes.clone()),
-            trees: Trees::of(trees, Queue::of(queue), TreeId(self.last)),
+        let mut trees = Trees::of(trees, Queue::of(queue), TreeId(self.last));
+        for tree in self.half_left() {
+            trees.apply(&TreeRecord::Left { tree });
         }
+        State { members: Members::of(self.nodes.clone()), trees }
+    }
+
+    /// Trees that are kept as if they were here, of units that are kept as gone: a core was killed
+    /// between the two. Its word that they left may have been heard: they never run here again.
+    fn half_left(&self) -> Vec<TreeId> {
+        let lives = |tree: &TreeId| {
+            let t = self.trees.get(tree);
+            t.is_some_and(|t| !t.state.is_final() && t.state != TreeState::Away)
+        };
+        let left = self.units.values().filter(|unit| unit.left.is_some());
+        left.filter_map(|unit| unit.tree).filter(lives).collect()
     }
 
     /// What waits. A crash may have left one that is a tree already: that it began was kept first.

@@ -10,6 +10,7 @@ use crate::pids::NodeNumber;
 use crate::wire::{ClusterMay, Comer};
 use std::collections::BTreeSet;
 use xos_api::Done;
+use xos_api::audit::Event;
 use xos_base::{Error, NodeId};
 use xos_net::Caller;
 
@@ -19,14 +20,34 @@ impl ClusterService {
             let who = caller.describe();
             return Err(Error::denied(format!("{who} is not a node of {}", self.site)));
         }
-        let asks = caller.node()?;
-        let c = self.clusters.find(&r.cluster).await;
-        let c = c.filter(|c| c.number(asks).is_some());
-        let c = c.ok_or_else(|| Error::denied(format!("{asks} is not in {}", r.cluster)))?;
-        match allows(&c, r.tree, &r.comer, asks) {
-            true => Ok(Done {}),
-            false => Err(refusal(&r)),
+        self.judged(caller.node()?, &r).await
+    }
+
+    /// What is said to a node that asks. Who takes the memory of a program away from this site, or
+    /// is refused it, is in the audit.
+    pub(super) async fn judged(&self, asks: &NodeId, r: &ClusterMay) -> Result<Done, Error> {
+        let (allowed, event) = {
+            let c = self.clusters.find(&r.cluster).await;
+            let c = c.filter(|c| c.number(asks).is_some());
+            let c = c.ok_or_else(|| Error::denied(format!("{asks} is not in {}", r.cluster)))?;
+            (allows(&c, r.tree, &r.comer, asks), self.fetched(&c, r, asks))
+        };
+        let said = if allowed { Ok(Done {}) } else { Err(refusal(r)) };
+        match event {
+            Some(event) => self.told.end(event, said).await,
+            None => said,
         }
+    }
+
+    fn fetched(&self, c: &Cluster, r: &ClusterMay, asks: &NodeId) -> Option<Event> {
+        let Comer::Carried { node, version, .. } = &r.comer else { return None };
+        let mut event = Event::new(self.clock.now(), "fetch_image");
+        (event.who, event.node) = (format!("node {node}"), Some(asks.clone()));
+        event.on = format!("{}: image {version} of tree {}", r.cluster, r.tree);
+        if let Some(program) = c.programs.get(&r.tree) {
+            (event.person, event.vo) = (Some(program.person.clone()), Some(program.vo.clone()));
+        }
+        Some(event)
     }
 }
 

@@ -28,6 +28,7 @@ use crate::cluster::members::{NodeState, Times};
 use crate::cluster::messages::{ToController, ToNode, TreeId};
 use crate::cluster::place::Policy;
 use crate::cluster::record::Effect;
+use crate::cluster::trees::Owner;
 use crate::pids::NodeNumber;
 use crate::wire::{
     CPU_BYTES_MAX, CPUS_MAX, ClusterHeard, ClusterSay, ClusterTell, NodeLooks, PROCESSES_MAX,
@@ -43,12 +44,14 @@ use tokio::sync::{Mutex, watch};
 use tokio::task::JoinHandle;
 use tokio::time::{Interval, MissedTickBehavior};
 use xos_api::node::Capacity;
-use xos_api::vom::ServedVo;
+use xos_api::vom::{GROUP_MEMBERS, ServedVo};
 use xos_base::when::Clock;
-use xos_base::{ClusterId, Error, NodeId, SiteId, VoId};
+use xos_base::{
+    ClusterId, Epoch, Error, Group, GroupNumber, Kind, Membership, NodeId, PersonId, SiteId, VoId,
+};
 use xos_net::audit::Teller;
 use xos_net::clusters::ClusterNews;
-use xos_net::{ClusterNames, Rules};
+use xos_net::{ClusterNames, Rules, Standing};
 
 /// How often time is told to the controllers.
 const TICK: Duration = Duration::from_millis(500);
@@ -144,6 +147,7 @@ pub struct ClusterService {
     machines: Arc<dyn Machines>,
     vos: Arc<dyn Vos>,
     rules: Arc<dyn Rules>,
+    standing: Arc<dyn Standing>,
     told: Teller,
     /// What the nodes of the site said that they offer to units.
     heard: std::sync::Mutex<BTreeMap<NodeId, Capacity>>,
@@ -180,6 +184,7 @@ impl ClusterService {
             machines: deps.machines,
             vos: deps.vos,
             rules: deps.rules,
+            standing: deps.standing,
             told: Teller::new(deps.audit),
             heard: std::sync::Mutex::default(),
             news: watch::Sender::new(news),
@@ -270,9 +275,33 @@ impl ClusterService {
             let c = &mut *held;
             let mut effects = c.controller.serve(&serving);
             effects.extend(c.controller.drop_waiting(&kept));
+            let out = |owner: &Owner, person: &PersonId| {
+                let served = serving.contains(&owner.vo);
+                if served { self.is_out(owner, person) } else { !kept.contains(&owner.vo) }
+            };
+            effects.extend(c.end_left_of(out, self.clock.up()));
             self.pass_on(c, effects).await;
         }
         Ok(())
+    }
+
+    /// Whether a person is no member in force of a VO that is served, or a newer one than whose the
+    /// tree is: numbers are not given again.
+    fn is_out(&self, owner: &Owner, person: &PersonId) -> bool {
+        // Each member is in it; what a credential would say besides is of no meaning here.
+        let Ok(name) = GROUP_MEMBERS.parse() else { return false };
+        let all = Group { name, number: GroupNumber(1) };
+        let membership = Membership {
+            vo: owner.vo.clone(),
+            person: person.clone(),
+            number: owner.member,
+            epoch: Epoch(u64::MAX),
+            groups: vec![all],
+            roles: Vec::new(),
+            expires: None,
+        };
+        let now = self.standing.effective(&membership, self.clock.now());
+        now.is_err_and(|e| matches!(e.kind, Kind::Denied | Kind::Unauthenticated))
     }
 
     /// The VOs that the site serves now.

@@ -4,7 +4,7 @@ use super::brief::Brief;
 use super::deeds::{Deed, Own};
 use super::keep::{Change, Kept, Settings, Waiting};
 use super::starts;
-use super::units::{Happened, Units};
+use super::units::{Asked, Happened, Units};
 use crate::cluster::clock::ClockSeen;
 use crate::cluster::controller::Controller;
 use crate::cluster::cost::Costs;
@@ -91,10 +91,12 @@ pub(super) struct Cluster {
     pub mandates: BTreeMap<u32, String>,
     /// The units of jobs that run as trees here.
     pub units: Units,
-    /// Trees of units that somebody asked to leave, and that have not yet.
-    pub leaving: BTreeSet<TreeId>,
+    /// Trees of units that somebody asked to leave and that have not: the last wish for each.
+    pub leaving: BTreeMap<TreeId, Asked>,
     /// Why trees of units leave that nobody asked to.
     pub why_left: BTreeMap<TreeId, String>,
+    /// Since when the persons have no right here whose trees left.
+    pub out: BTreeMap<TreeId, Millis>,
     /// The last tree of which each node was told what it is, with a heartbeat.
     pub said: BTreeMap<NodeNumber, TreeId>,
     /// Where the output of each tree goes, as long as it is not forgotten.
@@ -135,8 +137,9 @@ impl Cluster {
             over: BTreeMap::new(),
             mandates: BTreeMap::new(),
             units,
-            leaving: BTreeSet::new(),
+            leaving: BTreeMap::new(),
             why_left: BTreeMap::new(),
+            out: BTreeMap::new(),
             outputs: kept.trees.iter().map(|(tree, t)| (*tree, t.output_at())).collect(),
             pids: BTreeMap::new(),
             said: BTreeMap::new(),
@@ -219,10 +222,14 @@ impl Cluster {
         self.programs.get(&tree).is_some_and(|program| program.shell)
     }
 
-    /// The tree to which a process belongs, as far as is known.
-    pub fn tree_of(&self, pid: i32) -> Option<TreeId> {
+    /// The tree to which a process belongs, as far as is known, among those of which `meant` says
+    /// so: one that came from another cluster may have a pid that is somebody else's here.
+    pub fn tree_of(&self, pid: i32, meant: impl Fn(TreeId) -> bool) -> Option<TreeId> {
         let trees = &self.controller.state().trees;
-        let lives = |tree: &TreeId| trees.tree(*tree).is_some_and(|t| !t.state.is_final());
+        let lives = |tree: &TreeId| {
+            let lives = trees.tree(*tree).is_some_and(|t| !t.state.is_final());
+            lives && meant(*tree)
+        };
         let processes = self.looks.values().flat_map(|(looks, _)| &looks.processes);
         let told = processes.filter(|p| p.pid == pid).map(|p| p.tree).find(lives);
         let root = || trees.iter().find(|(id, t)| t.root == pid && lives(id)).map(|(id, _)| id);

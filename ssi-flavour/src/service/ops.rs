@@ -215,7 +215,14 @@ impl ClusterService {
             // There is no term to be ended.
             Some(NodeState::Possible) => Vec::new(),
             _ => c.controller.remove(number, now).map_err(|e| {
-                let hint = format!("drain it first: xos cluster drain {} {}", r.cluster, r.node);
+                let (cluster, node) = (&r.cluster, &r.node);
+                let hint = match e {
+                    MemberError::Needed { .. } => format!(
+                        "wait until their jobs go on elsewhere, or give them up: the plan of a \
+                         drain lists them, xos cluster cancel {cluster} TREE ends one"
+                    ),
+                    _ => format!("drain it first: xos cluster drain {cluster} {node}"),
+                };
                 member_error(e).hint(hint)
             })?,
         };
@@ -301,9 +308,10 @@ fn member_error(e: MemberError) -> Error {
     match e {
         MemberError::Unknown(_) => Error::not_found(e.to_string()),
         MemberError::Full => Error::limited(e.to_string()),
-        MemberError::Known(_) | MemberError::State { .. } | MemberError::Busy { .. } => {
-            Error::conflict(e.to_string())
-        }
+        MemberError::Known(_)
+        | MemberError::State { .. }
+        | MemberError::Busy { .. }
+        | MemberError::Needed { .. } => Error::conflict(e.to_string()),
     }
 }
 

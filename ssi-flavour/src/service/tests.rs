@@ -26,7 +26,7 @@ use xos_api::aem::{OutputPart, ProcessLimits};
 use xos_api::cda::{IssueTicket, IssuedTicket};
 use xos_api::cluster::TreeLimits;
 use xos_api::policy::{Action, Denial, Place};
-use xos_base::{MemberNumber, Membership, Millis};
+use xos_base::{MemberNumber, Millis};
 use xos_net::audit::Remembered;
 
 #[derive(Default)]
@@ -130,6 +130,19 @@ impl Rules for Demo {
     }
 }
 
+/// Who is a member: all, or from some moment on nobody.
+#[derive(Default)]
+struct Members(AtomicBool);
+
+impl Standing for Members {
+    fn effective(&self, m: &Membership, _: Millis) -> Result<Membership, Error> {
+        if self.0.load(Ordering::Relaxed) {
+            return Err(Error::denied(format!("{} is not a member of {}", m.person, m.vo)));
+        }
+        Ok(m.clone())
+    }
+}
+
 #[derive(Default)]
 struct Hand(AtomicU64);
 
@@ -147,6 +160,7 @@ struct World {
     service: Arc<ClusterService>,
     records: Arc<Memory>,
     clock: Arc<Hand>,
+    gone: Arc<Members>,
     audit: Arc<Remembered>,
     told: mpsc::UnboundedReceiver<(NodeId, ClusterTell)>,
     signals: mpsc::UnboundedReceiver<(NodeId, ClusterSignal)>,
@@ -170,6 +184,7 @@ async fn open(records: Arc<Memory>, clock: Arc<Hand>) -> World {
 
 async fn open_as(config: Config, records: Arc<Memory>, clock: Arc<Hand>) -> World {
     let audit = Arc::<Remembered>::default();
+    let gone = Arc::<Members>::default();
     let (tells, told) = mpsc::unbounded_channel();
     let (sends, signals) = mpsc::unbounded_channel();
     let nodes = Arc::new(Played { told: tells, signals: sends });
@@ -181,10 +196,11 @@ async fn open_as(config: Config, records: Arc<Memory>, clock: Arc<Hand>) -> Worl
         machines: Arc::new(Demo),
         vos: Arc::new(Demo),
         rules: Arc::new(Demo),
+        standing: gone.clone(),
         audit: audit.clone(),
     };
     let service = ClusterService::start(config, deps).await.unwrap();
-    World { service, records, clock, audit, told, signals }
+    World { service, records, clock, gone, audit, told, signals }
 }
 
 /// A cluster with two nodes that are online.
@@ -378,7 +394,7 @@ async fn a_drained_node_sends_its_programs_away() {
     {
         let mut held = world.cluster().await;
         let c = &mut *held;
-        assert_eq!(c.tree_of(40_000), Some(tree));
+        assert_eq!(c.tree_of(40_000, |_| true), Some(tree));
         let effects = c.controller.drain(NodeNumber::try_from(1u8).unwrap(), true).unwrap();
         world.service.pass_on(c, effects).await;
     }

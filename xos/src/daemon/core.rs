@@ -194,6 +194,7 @@ impl Ground {
             machines: Arc::new(Joined(cda.clone())),
             vos: Arc::new(self.grid.clone()),
             rules: Arc::new(vom.clone()),
+            standing: Arc::new(vom.clone()),
             audit: self.audit.clone(),
         };
         let clusters = ClusterService::start(config, deps).await?;

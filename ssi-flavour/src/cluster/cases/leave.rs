@@ -71,3 +71,53 @@ fn a_tree_that_comes_is_restarted_from_what_is_elsewhere() {
     assert_eq!((t.root, t.birth, t.node), (99, n(2), n(3)));
     assert_eq!(d.beat(3), [Order::Run { tree, epoch: 2, floor: 2 }]);
 }
+
+/// If it failed, a member whose units leave one after the other, or a site that never says which
+/// image it needs no more, would fill the disks of a cluster's nodes.
+#[test]
+fn images_of_what_left_take_so_much_of_a_disk_and_no_more() {
+    let mut d = Desk::new(true);
+    let wish = Wish { restartable: true, ..d.wish() };
+    let other = Owner { member: MemberNumber(8), uid: 70_008, ..wish.owner.clone() };
+    let begins = |d: &mut Desk, root: i32, wish: &Wish, at: u8| {
+        let (tree, _) = d.c.start(root, wish, n(at), n(at)).unwrap();
+        d.fact(at, Fact::Runs { tree, epoch: 1, floor: 1 });
+        tree
+    };
+    let same = begins(&mut d, 32_769, &wish, 1);
+    let there = begins(&mut d, 65_537, &wish, 2);
+    let another = begins(&mut d, 32_770, &Wish { owner: other, ..wish.clone() }, 1);
+    d.saved(1);
+    d.c.leave(T, d.now).unwrap();
+    let large = Image { bytes: 64 << 30, ..image(2, 1) };
+    d.fact(1, Fact::Dumped { tree: T, epoch: 1, attempt: 2, image: large });
+    d.fact(1, Fact::Gone { tree: T, epoch: 1 });
+    assert_eq!(d.tree().state, TreeState::Away);
+    assert_eq!(d.tree().previous, None, "of what left one image stays, and not two");
+    let full = d.c.leave(same, d.now).unwrap_err().to_string();
+    assert!(full.contains("n1.rennes keeps as many images of this member's programs"), "{full}");
+    d.c.leave(there, d.now).unwrap();
+    d.c.leave(another, d.now).unwrap();
+    d.c.end(T).unwrap();
+    d.c.leave(same, d.now).unwrap();
+}
+
+/// If it failed, an administrator would take a node out and with it the only image of a program
+/// that is on its way to another site; or could not take out one that died.
+#[test]
+fn a_node_that_alone_has_what_left_is_not_taken_out() {
+    let mut d = Desk::new(true);
+    d.c.leave(T, d.now).unwrap();
+    d.dumped(2, 1);
+    d.fact(1, Fact::Gone { tree: T, epoch: 1 });
+    d.c.drain(n(1), true).unwrap();
+    assert_eq!(d.c.only_at(n(1)), [T]);
+    assert_eq!(d.c.only_at(n(2)), []);
+    let needed = d.c.remove(n(1), d.now).unwrap_err().to_string();
+    assert!(needed.starts_with("n1.rennes alone has the images of 1 programs"), "{needed}");
+    let mut dead = Desk { c: d.c.clone(), now: d.now };
+    dead.pass(20_000, &[2, 3]);
+    dead.c.remove(n(1), dead.now).unwrap();
+    d.c.end(T).unwrap();
+    d.c.remove(n(1), d.now).unwrap();
+}

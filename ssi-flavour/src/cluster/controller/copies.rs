@@ -20,7 +20,7 @@ impl Controller {
         image.nodes.iter().filter(|n| self.works(**n) && t.has(image, **n)).count()
     }
 
-    fn works(&self, node: NodeNumber) -> bool {
+    pub(super) fn works(&self, node: NodeNumber) -> bool {
         self.state.members.node(node).is_some_and(|m| m.state.has_term())
     }
 

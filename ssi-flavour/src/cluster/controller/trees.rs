@@ -169,14 +169,17 @@ impl Controller {
     /// Begins to have a tree leave for another cluster.
     ///
     /// # Errors
-    /// [`Refused`] when it does not run, or its node cannot save it.
+    /// [`Refused`] when it does not run, its node cannot save it, or keeps as many images of what
+    /// left as it may.
     pub fn leave(&mut self, tree: TreeId, now: Millis) -> Result<Vec<Effect>, Refused> {
         let t = self.tree(tree)?;
         if t.state != TreeState::Running || !t.confirmed {
             return Err(Refused::State { tree, state: describe(&t.state) });
         }
         let from = self.member(tree, t.node)?;
-        from.can_move().map_err(|reason| Refused::Node { tree, reason })?;
+        let refused = |reason| Refused::Node { tree, reason };
+        from.can_move().map_err(refused)?;
+        self.has_room_for_image(t).map_err(refused)?;
         let mut out = Vec::new();
         let touched = self.put(TreeRecord::Leaves { tree, at: now }, &mut out);
         self.push(&touched, &mut out);

@@ -167,6 +167,8 @@ fn change(t: &mut Tree, r: &TreeRecord) {
         TreeRecord::Left { .. } => {
             take_stopped(t);
             rest(t);
+            // It goes on from the last one, or not at all.
+            t.previous = None;
             t.state = TreeState::Away;
         }
         TreeRecord::Stayed { reason, at, .. } => {

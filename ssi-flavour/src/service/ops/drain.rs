@@ -118,7 +118,12 @@ fn plan(c: &Cluster, node: NodeNumber, now: Millis) -> DrainPlan {
         };
         DrainedTree { tree: tree.0, pid: t.root, to, reason }
     };
-    DrainPlan { trees: trees.map(line).collect() }
+    let left = c.controller.only_at(node).into_iter().filter_map(|tree| {
+        let pid = c.controller.state().trees.tree(tree)?.root;
+        let reason = "it left, and its image is here alone until it goes on elsewhere".to_owned();
+        Some(DrainedTree { tree: tree.0, pid, to: None, reason })
+    });
+    DrainPlan { trees: trees.map(line).chain(left).collect() }
 }
 
 /// What to ask of those that would go.

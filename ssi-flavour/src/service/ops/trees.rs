@@ -31,6 +31,16 @@ fn may_stop(c: &Cluster, tree: TreeId) -> Result<(), Error> {
         .hint("what it has placed on other nodes moves, and what xos cluster run starts"))
 }
 
+/// Whether somebody ends a tree who does not look after the disks: of one that left the image is
+/// all that its job has.
+fn may_cancel(tree: TreeId, state: &TreeState) -> Result<(), Error> {
+    if *state != TreeState::Away {
+        return Ok(());
+    }
+    Err(Error::conflict(format!("tree {tree} left, and its job goes on from what is here of it"))
+        .hint("cancel the unit: xos job cancel"))
+}
+
 impl ClusterService {
     pub(super) async fn list_trees(
         &self,
@@ -71,7 +81,7 @@ impl ClusterService {
     /// The tree of a process, which the caller may handle. Somebody who may not is told that there
     /// is no such process.
     fn handled(&self, c: &Cluster, caller: &Caller, pid: i32) -> Result<TreeId, Error> {
-        let tree = c.tree_of(pid).filter(|tree| self.handles(c, caller, *tree));
+        let tree = c.tree_of(pid, |tree| self.handles(c, caller, tree));
         tree.ok_or_else(|| {
             Error::not_found(format!("no process {pid} of yours is known in {}", c.id))
                 .hint(format!("xos cluster ps {} lists them", c.id))
@@ -203,6 +213,10 @@ impl ClusterService {
             let mut held = self.clusters.of(&r.cluster).await?;
             let c = &mut *held;
             let tree = self.handled_tree(c, caller, r.tree)?;
+            let t = c.controller.state().trees.tree(tree);
+            if let Some(t) = t.filter(|_| !caller.site_admin()) {
+                may_cancel(tree, &t.state)?;
+            }
             match Self::at(c, tree) {
                 Some((epoch, node)) => (tree, epoch, node),
                 None => {
@@ -306,6 +320,15 @@ fn rests(cluster: &ClusterId, tree: TreeId, reason: &str, barred: bool) -> Error
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// If it failed, somebody who tidies up what waits would take the only image from a job that
+    /// goes on elsewhere.
+    #[test]
+    fn what_left_is_not_cancelled_by_its_number() {
+        let e = may_cancel(TreeId(7), &TreeState::Away).unwrap_err();
+        assert!(e.message.contains("tree 7 left") && e.hint.unwrap().contains("xos job cancel"));
+        assert!(may_cancel(TreeId(7), &TreeState::Running).is_ok());
+    }
 
     /// If it failed, who asks why a program does not run would be told to try again, while it waits
     /// for them to decide about its files.

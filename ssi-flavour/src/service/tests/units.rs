@@ -1,9 +1,11 @@
 //! Units of jobs as trees, as the job service orders them.
 
+mod leave;
+
 use super::*;
-use crate::cluster::messages::{End, Image, Offsets};
+use crate::cluster::messages::End;
 use crate::wire::TreeUse;
-use xos_api::aem::{Carried, OutputStream, Resources, Stage, TaskSpec, UnitEnd};
+use xos_api::aem::{OutputStream, Resources, Stage, TaskSpec, UnitEnd};
 use xos_api::node::units::{
     EndEnvelope, EnvelopeId, KillUnits, Room, StartUnits, UnitChange, UnitOrder, UnitOutput,
 };
@@ -88,11 +90,6 @@ impl World {
     async fn ends(&self, n: u8, tree: TreeId, end: End) -> ClusterHeard {
         let facts = vec![Fact::Ended { tree, epoch: 1, end, why: String::new() }];
         self.say(n, vec![ToController::Facts { term: 1, facts }], None).await.unwrap()
-    }
-
-    /// The first unit is to leave, or what is left of it to go.
-    async fn leave(&self, over: bool) {
-        self.service.leave(&c1(), &envelope(), (0, 0), over).await.unwrap();
     }
 
     /// What is not acknowledged: units, and how they ended.
@@ -333,116 +330,4 @@ async fn a_unit_is_checkpointed_when_asked() {
     let told = world.service.checkpoints(&c1(), &envelope(), &units, false).await.unwrap();
     let last = (told[0].version, told[0].bytes, told[0].freeze_ms, told[0].age_ms);
     assert_eq!((last, told[0].saving), ((Some(1), 4096, 12, Some(700)), false));
-}
-
-/// What a unit goes on from that left a cluster of that name.
-fn carried(cluster: &str, pid: i32) -> Option<Box<Carried>> {
-    let cluster: ClusterId = cluster.parse().unwrap();
-    Some(Box::new(Carried {
-        nodes: vec![cluster.site().node("n1").unwrap()],
-        cluster,
-        tree: 7,
-        version: 3,
-        key: "0".repeat(64),
-        bytes: 1,
-        pid,
-        cpu_group: 1,
-        base: 200_000,
-        stdout_bytes: 30,
-        stderr_bytes: 0,
-        to: None,
-    }))
-}
-
-/// One unit that is checkpointed, as the first attempt or one that goes on.
-fn checkpointed(unit: u32, carried: Option<Box<Carried>>) -> StartUnits {
-    let task = TaskSpec { checkpointable: true, ..order(1).task };
-    let attempt = u16::from(carried.is_some());
-    let units = vec![UnitOrder { unit, index: unit, attempt }];
-    StartUnits { task, units, carried, ..order(1) }
-}
-
-/// If it failed, a unit that left would run on here, never be told of, or its memory be given to
-/// whoever asks.
-#[tokio::test]
-async fn a_unit_leaves_for_good_and_its_image_is_for_who_has_the_key() {
-    let mut world = offered().await;
-    world.service.start_units(&c1(), checkpointed(0, None), &alice()).await.unwrap();
-    let (to, tell) = world.told.recv().await.unwrap();
-    let (tree, n) = (tell.programs[0].0, if to == node(1) { 1 } else { 2 });
-    let facts = |fact| vec![ToController::Facts { term: 1, facts: vec![fact] }];
-    world.say(n, facts(Fact::Runs { tree, epoch: 1, floor: 1 }), None).await.unwrap();
-    world.service.acknowledged(&c1(), &envelope(), 1).await;
-    world.leave(false).await;
-    world.leave(false).await;
-    assert!(world.service.reports().await.is_empty());
-    let image = Image {
-        version: 1,
-        output: Offsets { out: 30, err: 2 },
-        bytes: 5,
-        freeze_ms: 1,
-        still_ms: 1,
-        nodes: BTreeSet::from([NodeNumber::try_from(n).unwrap()]),
-        shared: false,
-        written: BTreeSet::new(),
-        brief: BTreeSet::new(),
-    };
-    let dumped = Fact::Dumped { tree, epoch: 1, attempt: 2, image };
-    world.say(n, facts(dumped), None).await.unwrap();
-    assert!(world.service.reports().await.is_empty(), "its copy is there yet");
-    world.say(n, facts(Fact::Gone { tree, epoch: 1 }), None).await.unwrap();
-    let reports = world.service.reports().await;
-    let UnitChange::Left { carried, .. } = &reports[0].1.events[0].what else {
-        panic!("{reports:?}")
-    };
-    assert!(carried.is_of(&"rennes".parse().unwrap()), "{carried:?}");
-    assert_eq!((carried.stdout_bytes, carried.stderr_bytes, carried.base), (30, 2, 100_000));
-    assert_eq!(carried.nodes, [to]);
-    // A core that begins anew says the same, under the same key.
-    let again = open(world.records.clone(), world.clock.clone()).await;
-    for service in [&world.service, &again.service] {
-        let c = service.clusters.of(&id()).await.unwrap();
-        assert!(c.is_key_of(tree, 1, &carried.key) && !c.is_key_of(tree, 2, &carried.key));
-        assert!(!c.is_key_of(tree, 1, &"0".repeat(64)) && !c.is_key_of(tree, 1, ""));
-        assert_eq!(c.controller.state().trees.tree(tree).unwrap().state, TreeState::Away);
-    }
-    world.leave(true).await;
-    let c = world.cluster().await;
-    assert!(c.controller.state().trees.tree(tree).unwrap().state.is_final());
-}
-
-/// If it failed, sites would send running programs to one that does not take them, or a unit be
-/// begun anew instead of going on, or two processes have one pid.
-#[tokio::test]
-async fn a_unit_that_comes_goes_on_from_its_image() {
-    let config = Config { takes_from: vec!["pisa".parse().unwrap()], ..Config::default() };
-    let mut world = offered_as(config).await;
-    let stranger = checkpointed(0, carried("c1.delft", 40_000));
-    let refused = world.service.start_units(&c1(), stranger, &alice()).await.unwrap_err();
-    assert_eq!(refused.kind, Kind::Unsatisfiable);
-    let mut large = checkpointed(0, carried("c2.pisa", 40_000));
-    large.carried.as_mut().unwrap().bytes = u64::MAX;
-    let refused = world.service.start_units(&c1(), large, &alice()).await.unwrap_err();
-    assert_eq!(refused.kind, Kind::Unsatisfiable);
-    let comes = || checkpointed(0, carried("c2.pisa", 40_000));
-    for _ in 0..2 {
-        world.service.start_units(&c1(), comes(), &alice()).await.unwrap();
-    }
-    world.turn().await;
-    let (to, tell) = world.told.recv().await.unwrap();
-    let [(tree, program)] = tell.programs.as_slice() else { panic!("{tell:?}") };
-    assert_eq!((program.pid, program.carried.clone()), (Some(40_000), comes().carried));
-    let [ToNode::Told { orders, .. }] = tell.messages.as_slice() else { panic!("{tell:?}") };
-    let [Order::Restore { image, epoch: 2, .. }] = orders.as_slice() else { panic!("{orders:?}") };
-    assert_eq!((image.version, image.output.out, image.shared), (3, 30, true));
-    assert!(world.news().await.is_empty());
-    let n = if to == node(1) { 1 } else { 2 };
-    let facts = vec![Fact::Restored { tree: *tree, epoch: 2 }];
-    world.say(n, vec![ToController::Facts { term: 1, facts }], None).await.unwrap();
-    assert_eq!(world.news().await, [(0, None)], "from here on it may have run");
-    let taken = checkpointed(1, carried("c2.pisa", 40_000));
-    world.service.start_units(&c1(), taken, &alice()).await.unwrap();
-    let news = world.news().await;
-    let (1, Some(UnitEnd::NotStarted { reason })) = &news[1] else { panic!("{news:?}") };
-    assert!(reason.contains("pid 40000"), "{reason}");
 }

@@ -11,7 +11,7 @@ use crate::cluster::members::Member;
 use crate::cluster::messages::{Image, Offsets, TreeId};
 use crate::cluster::place::Policy;
 use crate::cluster::record::Effect;
-use crate::cluster::trees::{Tree, TreeState, Wish};
+use crate::cluster::trees::{Owner, Tree, TreeState, Wish};
 use crate::pids::NodeNumber;
 use crate::service::one::Cluster;
 use crate::wire::TreeUnit;
@@ -19,25 +19,52 @@ use aws_lc_rs::constant_time::verify_slices_are_equal;
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 use xos_api::aem::{CARRIED_KEY_LEN, CARRIED_NODES_MAX, Carried};
-use xos_api::node::units::EnvelopeId;
-use xos_base::{ClusterId, Error, Millis, NodeId, SiteId};
+use xos_api::node::units::{EnvelopeId, StartUnits, UnitOrder};
+use xos_base::{ClusterId, Error, Millis, NodeId, PersonId, SiteId, VoId};
 use xos_net::identity::hex;
 
 /// Images of other sites may have so many bytes, and four times what their units asked for.
-const IMAGE_BYTES_LEAST: u64 = 1 << 30;
+const IMAGE_BYTES_LEAST: u64 = 64 << 20;
+/// Those of units that came of one other site and have not ended may have so many together, in one
+/// cluster, and those of one VO among them. One may be larger.
+const SITE_BYTES_MAX: u64 = 256 << 30;
+const VO_BYTES_MAX: u64 = 128 << 30;
+/// No image of any cluster has a number beyond this: from here on each checkpoint has the next.
+const VERSION_MAX: u64 = 1 << 48;
 /// A unit that waits as a checkpoint for so long for a node of its cluster goes on elsewhere.
 pub(super) const LEAVE_AFTER: Duration = Duration::from_secs(300);
 /// One of which so many restarts failed does.
 pub(super) const LEAVE_TRIES: u32 = 5;
 
+/// What left of somebody without a right here stays for so long: they may be back.
+const OUT_MAX: Duration = Duration::from_secs(24 * 3600);
+
+/// A wish that a unit leaves, and what became of it. In memory: after a new start of the core it may
+/// be tried once more.
+#[derive(Clone, Debug)]
+pub(in crate::service) struct Asked {
+    /// The time of the wish, by the clock of who has the job: one of another time is another.
+    at: Millis,
+    /// Why it came to nothing, once that was said: the same wish never stops the unit again.
+    stays: Option<String>,
+}
+
+/// Why a unit does not leave.
+enum Stays {
+    /// For good, by this wish.
+    For(String),
+    /// For now.
+    Now(String),
+}
+
 impl Cluster {
-    /// Begins to have a unit leave, or says how that stands; when it is `over`, what is left of one
-    /// that left goes.
+    /// Begins to have a unit leave because of a wish of that time, or says how that stands; when it
+    /// is `over`, what is left of one that left goes.
     pub(super) fn unit_leaves(
         &mut self,
         id: &EnvelopeId,
         key: (u32, u16),
-        over: bool,
+        (at, over): (Millis, bool),
         now: Millis,
     ) -> Result<Vec<Effect>, Error> {
         let name = || format!("unit {} of job {}", key.0, id.job);
@@ -53,28 +80,64 @@ impl Cluster {
         }
         let conflict = |why: &str| Error::conflict(format!("{} stays: {why}", name()));
         let tree = tree.ok_or_else(|| conflict("it waits for a node"))?;
-        let t = self.controller.state().trees.tree(tree).ok_or_else(|| conflict("it ended"))?;
+        match self.lets_go(tree, at, stops, now) {
+            Ok(effects) => Ok(effects),
+            Err(Stays::Now(why)) => Err(Error::unavailable(why)),
+            Err(Stays::For(why)) => {
+                let said = conflict(&why);
+                if self.programs.contains_key(&tree) {
+                    self.leaving.insert(tree, Asked { at, stays: Some(why) });
+                }
+                Err(said)
+            }
+        }
+    }
+
+    fn lets_go(
+        &mut self,
+        tree: TreeId,
+        at: Millis,
+        stops: bool,
+        now: Millis,
+    ) -> Result<Vec<Effect>, Stays> {
+        let stays = |why: &str| Err(Stays::For(why.to_owned()));
+        let Some(t) = self.controller.state().trees.tree(tree) else { return stays("it ended") };
         if matches!(t.state, TreeState::Leaving { .. } | TreeState::Away) {
+            // Of two wishes the later one is asked about from now on.
+            self.leaving.insert(tree, Asked { at, stays: None });
             return Ok(Vec::new());
         }
-        if self.leaving.remove(&tree) {
-            let why = self.trouble.get(&tree).map(|(why, _)| why.clone());
-            return Err(conflict(why.as_deref().unwrap_or("it did not get away")));
+        let asked = self.leaving.get(&tree).filter(|asked| asked.at == at);
+        if let Some(why) = asked.and_then(|asked| asked.stays.as_deref()) {
+            return stays(why);
         }
         if !t.restartable {
-            return Err(conflict("it is not checkpointed").hint("submit it with --checkpointable"));
+            return stays("it is not checkpointed: submit it with --checkpointable");
         }
         if stops {
-            return Err(conflict("it is being ended"));
+            return stays("it is being ended");
+        }
+        // Nothing of it runs: its image is there already, unless it came and never began here.
+        let rests = matches!(t.state, TreeState::Checkpointed { .. });
+        if rests && t.checkpoint.as_ref().is_some_and(|image| !image.shared) {
+            // Files that keep it here keep it everywhere.
+            if let Some(why) = &t.barred {
+                return stays(why);
+            }
+            return self.controller.let_go(tree).map_err(|e| Stays::For(e.to_string()));
+        }
+        if asked.is_some() {
+            let why = self.trouble.get(&tree).map(|(why, _)| why.as_str());
+            return stays(why.unwrap_or("it did not get away"));
         }
         match self.controller.leave(tree, now) {
             Ok(effects) => {
-                self.leaving.insert(tree);
+                self.leaving.insert(tree, Asked { at, stays: None });
                 Ok(effects)
             }
             // It comes to run, or to its end.
-            Err(error @ Refused::State { .. }) => Err(Error::unavailable(error.to_string())),
-            Err(error) => Err(conflict(&error.to_string())),
+            Err(error @ Refused::State { .. }) => Err(Stays::Now(error.to_string())),
+            Err(error) => stays(&error.to_string()),
         }
     }
 
@@ -87,6 +150,27 @@ impl Cluster {
     pub(super) fn end_all_left(&mut self, id: &EnvelopeId) -> Vec<Effect> {
         let left = self.units.left_of(id);
         left.into_iter().flat_map(|tree| self.end_left(tree)).collect()
+    }
+
+    /// Ends what left of persons of whom `out` has said for a day that they may do nothing here:
+    /// they were removed, or what they began before a suspension goes on nowhere.
+    pub fn end_left_of(
+        &mut self,
+        out: impl Fn(&Owner, &PersonId) -> bool,
+        now: Millis,
+    ) -> Vec<Effect> {
+        let of = |(tree, t): (TreeId, &Tree)| {
+            let program = self.programs.get(&tree).filter(|_| t.state == TreeState::Away)?;
+            out(&t.owner, &program.person).then_some(tree)
+        };
+        let all: BTreeSet<TreeId> = self.controller.state().trees.iter().filter_map(of).collect();
+        self.out.retain(|tree, _| all.contains(tree));
+        for tree in all {
+            self.out.entry(tree).or_insert(now);
+        }
+        let due = self.out.iter().filter(|(_, since)| now.since(**since) >= OUT_MAX);
+        let due: Vec<TreeId> = due.map(|(tree, _)| *tree).collect();
+        due.into_iter().flat_map(|tree| self.end_left(tree)).collect()
     }
 
     /// Lets units go that wait for a node of this cluster in vain.
@@ -227,6 +311,41 @@ impl Cluster {
         Ok((node, effects))
     }
 
+    /// Whether a unit of a VO may bring its image, beside those that came before.
+    ///
+    /// # Errors
+    /// [`xos_base::Kind::Unsatisfiable`], for the person.
+    pub(super) fn may_bring(
+        &self,
+        order: &StartUnits,
+        vo: &VoId,
+        carried: &Carried,
+    ) -> Result<(), Error> {
+        let from = carried.cluster.site();
+        let known = |u: &UnitOrder| self.units.unit(&order.envelope, (u.unit, u.attempt)).is_some();
+        if from == self.id.site() || order.units.iter().any(known) {
+            return Ok(());
+        }
+        let (mut of_site, mut of_vo) = (0_u64, 0_u64);
+        for (envelope, unit) in self.units.all() {
+            let other = unit.carried.as_deref().filter(|_| !unit.is_over());
+            let Some(other) = other.filter(|other| other.cluster.site() == from) else { continue };
+            of_site = of_site.saturating_add(other.bytes);
+            if envelope.owner.vo == *vo {
+                of_vo = of_vo.saturating_add(other.bytes);
+            }
+        }
+        let full = |sum: u64, most: u64| sum > 0 && sum.saturating_add(carried.bytes) > most;
+        if full(of_site, SITE_BYTES_MAX) || full(of_vo, VO_BYTES_MAX) {
+            return Err(Error::unsatisfiable(format!(
+                "{} has as much of {vo} from {from} as it takes, by what came as running programs",
+                self.id
+            ))
+            .hint("when one of these ends there is room"));
+        }
+        Ok(())
+    }
+
     /// Whether a pid is one of a process or a tree here, as far as is known.
     fn has_pid(&self, pid: i32) -> bool {
         let trees = &self.controller.state().trees;
@@ -247,7 +366,7 @@ pub(super) fn may_come(
     (carried, memory_bytes): (&Carried, u64),
 ) -> Result<(), Error> {
     let from = carried.cluster.site();
-    if !carried.is_of(&from) {
+    if !carried.is_of(&from) || carried.version > VERSION_MAX {
         return Err(Error::invalid("what a unit is to go on from is malformed"));
     }
     let foreign = from != cluster.site();

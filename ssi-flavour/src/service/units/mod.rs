@@ -11,6 +11,7 @@ mod serve;
 mod start;
 mod table;
 
+pub(super) use leave::Asked;
 pub use record::{Envelope, Left, Over, Stop, Unit, Why};
 pub(super) use serve::offers;
 pub(super) use table::{Happened, Units};

@@ -20,7 +20,7 @@ use xos_api::node::units::{
     BATCH_MAX, EndEnvelope, EnvelopeId, Envelopes, KillUnits, StartUnits, UnitEvents, UnitOutput,
     UnitsTaken,
 };
-use xos_base::{ClusterId, Error, Membership, NodeId, SiteId};
+use xos_base::{ClusterId, Error, Membership, Millis, NodeId, SiteId};
 use xos_net::Clusters;
 use xos_net::clusters::{ClusterNews, ClusterOffer, refuses};
 use xos_net::identity::hex;
@@ -187,6 +187,9 @@ impl Clusters for ClusterService {
         let heard = self.heard();
         let mut held = self.cluster(node).await?;
         let c = &mut *held;
+        if let Some(carried) = &order.carried {
+            c.may_bring(&order, &owner.vo, carried)?;
+        }
         let new = c.units.take(&order, &owner, &member.person)?;
         let effects = c.start_units(&self.policy, &heard, self.clock.up());
         let told = self.commit(c, effects).await?;
@@ -304,12 +307,13 @@ impl Clusters for ClusterService {
         node: &NodeId,
         envelope: &EnvelopeId,
         (unit, attempt): (u32, u16),
+        at: Millis,
         over: bool,
     ) -> Result<Done, Error> {
         let now = self.clock.up();
         let mut held = self.cluster(node).await?;
         let c = &mut *held;
-        let effects = c.unit_leaves(envelope, (unit, attempt), over, now)?;
+        let effects = c.unit_leaves(envelope, (unit, attempt), (at, over), now)?;
         let told = self.commit(c, effects).await?;
         self.send(c, told);
         Ok(Done {})

@@ -406,6 +406,11 @@ impl Units {
         self.happened(id, Happened::Ended(Err(why.to_owned())));
     }
 
+    /// All units, each with its envelope.
+    pub(super) fn all(&self) -> impl Iterator<Item = (&Envelope, &Unit)> {
+        self.held.values().flat_map(|held| held.units.values().map(move |unit| (&held.kept, unit)))
+    }
+
     /// The units of an envelope.
     pub(super) fn units_of(&self, id: &EnvelopeId) -> impl Iterator<Item = &Unit> {
         self.held.get(id).into_iter().flat_map(|held| held.units.values())
