@@ -77,6 +77,9 @@ struct Copied {
     /// Files that were cut back to make it.
     #[serde(default)]
     cut: Vec<CutFile>,
+    /// Its output goes to a spool here that it did not begin with.
+    #[serde(default)]
+    spooled: bool,
 }
 
 impl Copied {
@@ -333,8 +336,26 @@ impl Agent {
 
     fn say(&self, facts: Vec<Fact>) -> Option<Act> {
         let term = self.term;
+        let facts: Vec<Fact> = facts
+            .into_iter()
+            .flat_map(|fact| [self.spool_of(&fact), Some(fact)])
+            .flatten()
+            .collect();
         let some = self.joined && !facts.is_empty();
         some.then_some(Act::Say(ToController::Facts { term, facts }))
+    }
+
+    /// Where the output is is told before what the copy leaves: who goes on with that asks there
+    /// for what was written, and the word of before may be lost.
+    fn spool_of(&self, fact: &Fact) -> Option<Fact> {
+        let (tree, epoch) = match fact {
+            Fact::Dumped { tree, epoch, .. }
+            | Fact::Saved { tree, epoch, .. }
+            | Fact::Ended { tree, epoch, .. } => (*tree, *epoch),
+            _ => return None,
+        };
+        let c = self.copies.get(&tree).filter(|c| c.epoch == epoch);
+        c.is_some_and(|c| c.spooled).then_some(Fact::Spooled { tree, epoch })
     }
 
     fn copy(&mut self, tree: TreeId, epoch: u64) -> Option<&mut Copied> {

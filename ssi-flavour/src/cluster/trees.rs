@@ -287,7 +287,7 @@ impl Tree {
 
     /// What the spool at the node where it is is to begin with; none: what is there. The node
     /// itself is named first if what its own spool has counts: nobody had it since.
-    fn begins_with(&self) -> Option<Written> {
+    pub(super) fn begins_with(&self) -> Option<Written> {
         if !self.restartable || self.home() == Some(self.node) {
             return None;
         }

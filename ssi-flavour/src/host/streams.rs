@@ -3,6 +3,7 @@
 use super::{Event, Peers};
 use crate::cell::proto::Tree;
 use crate::driver::ExternalFd;
+use crate::ghost::Fault;
 use crate::ghost::proto::Steer;
 use crate::ghost::relay::{Ends, Offsets, Owner, Relay, Served};
 use crate::ghost::spool::Follow;
@@ -230,13 +231,15 @@ fn serve(
         return;
     }
     let mut pause = RETRY_MIN;
+    // Where it was to go at first lacks what is before it: it waits for another spool.
+    let mut lost = false;
     loop {
         let (to, begins, held) = {
             let mut way = way();
             way.parked = way.held;
             (way.to, way.begins, way.held)
         };
-        if held {
+        if held || (lost && !begins) {
             early = None;
             if gone.recv_timeout(RETRY_MIN) == Err(RecvTimeoutError::Disconnected) {
                 return;
@@ -260,6 +263,8 @@ fn serve(
             pause = RETRY_MIN;
             relay.serve(socket)
         });
+        // The other end sees that nobody is here any more.
+        way().socket = None;
         match served {
             Ok(Served::Disconnected) => {}
             Ok(Served::Done) => {
@@ -270,7 +275,10 @@ fn serve(
             Ok(Served::Abandoned) => return,
             Ok(Served::Fault(fault)) => {
                 tracing::warn!(%tree, %fault, "the output of a copy is not taken");
-                return;
+                if begins || !matches!(fault, Fault::Forgotten { .. }) {
+                    return;
+                }
+                lost = true;
             }
             Err(error) => tracing::debug!(%tree, %error, "nobody takes the output yet"),
         }
@@ -280,3 +288,6 @@ fn serve(
         pause = (pause * 2).min(RETRY_MAX);
     }
 }
+
+#[cfg(test)]
+mod tests;

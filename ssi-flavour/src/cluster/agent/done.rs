@@ -89,7 +89,7 @@ impl Agent {
 
     /// A copy's output goes to a spool here.
     pub fn spooled(&mut self, tree: TreeId, epoch: u64) -> Option<Act> {
-        self.copy(tree, epoch)?;
+        self.copy(tree, epoch)?.spooled = true;
         // It is the beginning of that now.
         self.written.retain(|(of, _)| *of != tree);
         self.say(vec![Fact::Spooled { tree, epoch }])

@@ -80,9 +80,9 @@ impl Agent {
                 facts.push(Fact::Runs { tree, epoch, floor: c.floor });
             }
         } else if !self.is_fenced(tree, epoch) {
-            let (refused, save, cut) = Default::default();
+            let (refused, save, cut, spooled) = Default::default();
             let what = What::Starting;
-            let c = Copied { epoch, what, floor: epoch, refused, save, cut };
+            let c = Copied { epoch, what, floor: epoch, refused, save, cut, spooled };
             self.copies.insert(tree, c);
             out.push(Act::Start { tree, epoch });
         }
@@ -198,12 +198,13 @@ impl Agent {
             Some(c) => out.push(Act::Kill { tree, epoch: c.epoch }),
             None => {}
         }
-        let (refused, save, cut) = Default::default();
+        let (refused, save, cut, spooled) = Default::default();
         if !image.brief.is_empty() && !self.images.contains(&(tree, image.version)) {
             self.brief.insert((tree, image.version));
         }
         let what = What::Restoring { version: image.version };
-        self.copies.insert(tree, Copied { epoch, what, floor: epoch, refused, save, cut });
+        let c = Copied { epoch, what, floor: epoch, refused, save, cut, spooled };
+        self.copies.insert(tree, c);
         out.push(Act::Restore { tree, epoch, image: image.clone(), roll_back });
     }
 

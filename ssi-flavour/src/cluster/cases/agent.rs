@@ -164,6 +164,25 @@ fn an_end_is_said_until_it_is_known() {
 }
 
 #[test]
+fn where_the_output_is_is_told_with_what_a_copy_leaves() {
+    // wrong: with one lost word nobody would know which node has the output, and a program that
+    // goes on elsewhere would lose all of it
+    let mut a = running();
+    let spooled = Fact::Spooled { tree: T, epoch: 1 };
+    assert_eq!(a.spooled(T, 1), Some(say(spooled.clone())));
+    let both = |fact| Act::Say(ToController::Facts { term: 1, facts: vec![spooled.clone(), fact] });
+    order(&mut a, 1, Order::Save { tree: T, epoch: 1, version: 1 });
+    let saved = both(Fact::Saved { tree: T, epoch: 1, image: image(1, 1) });
+    assert_eq!(a.saved(T, 1, 1, Ok(image(1, 1))), Some(saved));
+    let dump = Order::Dump { tree: T, epoch: 1, attempt: 2, version: 2, lasts: false };
+    order(&mut a, 2, dump.clone());
+    let image = image(2, 1);
+    let dumped = both(Fact::Dumped { tree: T, epoch: 1, attempt: 2, image: image.clone() });
+    assert_eq!(a.dumped(T, 1, 2, Ok(image)), [dumped.clone()]);
+    assert_eq!(order(&mut a, 3, dump), [dumped], "it is told until it is known");
+}
+
+#[test]
 fn a_copy_of_an_image_is_fetched_once_and_let_go_when_it_is_not_wanted() {
     // wrong: an image would be fetched with each heartbeat, or stay for ever
     let mut a = agent();

@@ -84,6 +84,21 @@ fn a_lost_spool_goes_on_with_what_was_kept() {
 }
 
 #[test]
+fn a_copy_knows_of_its_new_spool_before_it_runs() {
+    // wrong: what it writes first would go to what is left of an old spool at the node of its
+    // birth, and be taken for what was there before
+    let mut d = Desk::new(true);
+    d.saved(1);
+    d.fact(2, holds(1, true));
+    d.pass(9_000, &[2, 3]);
+    d.c.restart(T, n(2), d.now).unwrap();
+    let orders = told(&d.fact(2, Fact::Restored { tree: T, epoch: 2 }), 2);
+    let of = [Order::Spool { tree: T, epoch: 2, output: d.tree().begins_with() }];
+    let run = Order::Run { tree: T, epoch: 2, floor: 2 };
+    assert_eq!(orders, [&of[..], &[run]].concat());
+}
+
+#[test]
 fn the_node_of_the_last_spool_goes_on_with_its_own() {
     // wrong: a node that is started anew would fetch from others what it has, or lose the rest
     let mut d = Desk::new(true);

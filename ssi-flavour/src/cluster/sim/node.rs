@@ -25,6 +25,8 @@ pub(super) struct Proc {
     pub(super) written: u64,
     pub(super) acked: u64,
     pub(super) spool: bool,
+    /// Nobody takes its output until it goes to a spool here.
+    held: bool,
     /// What it writes is kept here as well.
     follow: bool,
 }
@@ -185,8 +187,8 @@ impl Node {
             Act::Start { tree, epoch } => {
                 if let Entry::Vacant(place) = self.procs.entry(tree) {
                     let (running, spool, written, acked) = (true, false, 0, 0);
-                    let follow = false;
-                    place.insert(Proc { epoch, running, written, acked, spool, follow });
+                    let (held, follow) = (false, false);
+                    place.insert(Proc { epoch, running, written, acked, spool, held, follow });
                     out.push(Leaves::Started(tree));
                 }
                 self.job(t, dice.below(300), tree, epoch, Work::Started);
@@ -230,6 +232,9 @@ impl Node {
                 self.job(t, 50 + dice.below(1500), tree, 0, work);
             }
             Act::Spool { tree, epoch, output } => {
+                if let Some(p) = self.proc(tree, epoch) {
+                    p.held = !p.spool;
+                }
                 let at = |j: &Job| j.tree == tree && j.epoch == epoch;
                 if !self.jobs.iter().any(|j| at(j) && matches!(j.work, Work::Spool { .. })) {
                     self.job(t, dice.below(300), tree, epoch, Work::Spool { output });
@@ -352,7 +357,7 @@ impl Node {
                 p.written = (p.written + passed / BYTE_MS).min(goals[tree]);
             }
             // What holds a tree's output sends it while the tree stands still, too.
-            if p.acked < p.written && dice.chance(60) {
+            if p.acked < p.written && !p.held && dice.chance(60) {
                 let (from, len) = (p.acked, p.written - p.acked);
                 let (tree, epoch, spool) = (*tree, p.epoch, p.spool);
                 out.push(Leaves::Output { tree, epoch, from, len, spool });
@@ -413,8 +418,9 @@ impl Node {
                     if here || given() { luck } else { Err("no node has the image".to_owned()) };
                 if fetched.is_ok() {
                     let written = image.output.out;
-                    let (running, spool, acked, follow) = (false, false, written, false);
-                    let p = Proc { epoch, running, written, acked, spool, follow };
+                    let (running, spool, acked) = (false, false, written);
+                    let (held, follow) = (false, false);
+                    let p = Proc { epoch, running, written, acked, spool, held, follow };
                     self.procs.insert(tree, p);
                     self.disk.insert((tree, image.version));
                     out.push(Leaves::Restored(tree, written));
@@ -463,7 +469,7 @@ impl Node {
                     self.adopted.insert(tree, false);
                 }
                 if let Some(p) = self.proc(tree, epoch) {
-                    (p.spool, p.follow) = (true, false);
+                    (p.spool, p.held, p.follow) = (true, false, false);
                 }
                 self.left.remove(&tree);
                 self.turned.push((tree, epoch));
@@ -489,7 +495,7 @@ impl Node {
 
     /// Output was taken; `spool`: by one that the copy turned to.
     pub(super) fn acked(&mut self, tree: TreeId, epoch: u64, (received, spool): (u64, bool)) {
-        if let Some(p) = self.proc(tree, epoch).filter(|p| p.spool == spool) {
+        if let Some(p) = self.proc(tree, epoch).filter(|p| p.spool == spool && !p.held) {
             p.acked = p.acked.max(received.min(p.written));
         }
     }

@@ -78,7 +78,7 @@ pub(super) struct World {
     known: BTreeSet<TreeId>,
     /// Ended, perhaps, while they waited.
     killed: BTreeSet<TreeId>,
-    /// More than one node had a checkpoint of them at some time.
+    /// More than one node had a checkpoint of them at some time, and none was elsewhere since.
     copied: BTreeSet<TreeId>,
     goals: BTreeMap<TreeId, u64>,
     births: BTreeMap<TreeId, NodeNumber>,
@@ -216,7 +216,7 @@ impl World {
         let Some(controller) = self.controller.take() else { return };
         let queued = (self.log.len() - self.stored) as u64;
         let lost = self.dice.below(queued + 1) as usize;
-        self.log.truncate(self.log.len() - lost);
+        let gone = self.log.split_off(self.log.len() - lost);
         self.stored = self.log.len();
         let mut state = State::default();
         for r in &self.log {
@@ -226,6 +226,16 @@ impl World {
         let all = lost == 0 && self.young.is_empty();
         assert!(!all || same(&state, controller.state()), "the journal gives another state");
         self.forsaken.extend(std::mem::take(&mut self.young).into_keys());
+        for r in gone.iter().flat_map(Record::parts) {
+            let Record::Tree(TreeRecord::Placed { tree, birth, .. }) = r else { continue };
+            if state.trees.queue().wish(*tree).is_none() {
+                // What made a young tree known was not on the disk yet, nor was the tree.
+                self.forsaken.insert(*tree);
+            } else {
+                // It waits again: nobody was told where it is to be.
+                self.nodes.get_mut(birth).unwrap().ghosts.remove(tree);
+            }
+        }
         self.aside.clear();
         let text = serde_json::to_string(&state).unwrap();
         let again: State = serde_json::from_str(&text).unwrap();

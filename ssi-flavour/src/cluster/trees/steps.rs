@@ -178,6 +178,17 @@ impl Trees {
 
 fn orders_of(tree: TreeId, t: &Tree, node: NodeNumber, out: &mut Vec<Order>) {
     let (here, epoch) = (t.node == node, t.epoch);
+    // A dump waits until all output was taken, so it needs to know as well. Before the copy is let
+    // run: what it writes is not to go to an old spool of the tree first.
+    let has_copy = matches!(
+        t.state,
+        TreeState::Running
+            | TreeState::Moving { step: Step::Dumping, .. }
+            | TreeState::Leaving { image: None, .. }
+    );
+    if has_copy && here && t.spool && t.spooled != Some(epoch) {
+        out.push(Order::Spool { tree, epoch, output: t.begins_with() });
+    }
     match &t.state {
         TreeState::Starting if here => out.push(Order::Start { tree, epoch }),
         TreeState::Running if here && !t.confirmed => {
@@ -225,16 +236,6 @@ fn orders_of(tree: TreeId, t: &Tree, node: NodeNumber, out: &mut Vec<Order>) {
             out.push(Order::Finish { tree, outcome: Outcome::Ended(*end) });
         }
         _ => {}
-    }
-    // A dump waits until all output was taken, so it needs to know as well.
-    let has_copy = matches!(
-        t.state,
-        TreeState::Running
-            | TreeState::Moving { step: Step::Dumping, .. }
-            | TreeState::Leaving { image: None, .. }
-    );
-    if has_copy && here && t.spool && t.spooled != Some(epoch) {
-        out.push(Order::Spool { tree, epoch, output: t.begins_with() });
     }
     if let (Some(h), Some(image)) = (&t.holding, &t.checkpoint)
         && h.node == node

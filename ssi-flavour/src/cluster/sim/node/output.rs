@@ -35,8 +35,12 @@ impl Node {
         near: &Near<'_>,
     ) -> bool {
         let Some(output) = output else {
-            if self.spools.spool(tree).is_none() && acked > 0 {
-                self.adopted.insert(tree, false);
+            // One from before that lacks what the copy does not have begins anew.
+            if self.spools.spool(tree).is_none_or(|part| part.ends < acked) {
+                self.spools.unspool(tree);
+                if acked > 0 {
+                    self.adopted.insert(tree, false);
+                }
             }
             self.spools.open(tree, acked);
             return true;

@@ -17,12 +17,15 @@ impl World {
 
     pub(super) fn look_at_copies(&mut self) {
         let Some(controller) = &self.controller else { return };
-        let two = |t: &Tree| {
-            let of = t.checkpoint.as_ref().filter(|c| !c.shared && t.restartable);
-            !t.state.is_final() && of.is_some_and(|c| c.nodes.len() >= COPIES)
-        };
-        let trees = controller.state().trees.iter().filter(|(_, t)| two(t));
-        self.copied.extend(trees.map(|(tree, _)| tree));
+        for (tree, t) in controller.state().trees.iter().filter(|(_, t)| !t.state.is_final()) {
+            let Some(of) = t.checkpoint.as_ref().filter(|_| t.restartable) else { continue };
+            // One that is elsewhere too is let go of at nodes, and does not stay there for ever.
+            if of.shared {
+                self.copied.remove(&tree);
+            } else if of.nodes.len() >= COPIES {
+                self.copied.insert(tree);
+            }
+        }
     }
 
     pub(super) fn is_over(&self) -> bool {
