@@ -162,6 +162,9 @@ pub struct Placement {
     /// What units go on from that came from a cluster and have not begun here.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub carried: BTreeMap<u32, Box<Carried>>,
+    /// When these came: they do not wait here for ever.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub came: BTreeMap<u32, Millis>,
     /// Runs that left.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub left: Vec<LeftRun>,

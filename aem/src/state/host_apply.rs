@@ -68,6 +68,10 @@ impl HostTable {
             }
         }
         if let Some(job) = job_of(record) {
+            if let Some(p) = self.placements.get_mut(job) {
+                let carried = &p.carried;
+                p.came.retain(|unit, _| carried.contains_key(unit));
+            }
             self.reindex(job);
         }
         match of {
@@ -139,6 +143,7 @@ impl HostTable {
                 last_serial: 0,
                 forgotten: false,
                 carried: BTreeMap::new(),
+                came: BTreeMap::new(),
                 left: Vec::new(),
             };
             self.hold(&placement.job.site, placement.held(), true);
@@ -168,9 +173,14 @@ impl HostTable {
                 p.units.insert(unit, h);
                 p.waiting.insert(unit);
                 match carried {
-                    Some(carried) => p.carried.insert(unit, carried.clone()),
-                    None => p.carried.remove(&unit),
-                };
+                    Some(carried) => {
+                        p.carried.insert(unit, carried.clone());
+                        p.came.insert(unit, *at);
+                    }
+                    None => {
+                        p.carried.remove(&unit);
+                    }
+                }
             }
         }
         self.hold(&job.site, more, true);

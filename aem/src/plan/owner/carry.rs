@@ -4,6 +4,7 @@
 //! a time, and to the next only when that one said that it will not begin with it.
 
 use super::{CARRY_PATIENCE, CARRY_PAUSE, Facts, Pass, candidates};
+use crate::plan::room;
 use crate::state::JobTable;
 use crate::state::carry::{Carry, Goal};
 use crate::state::job::Job;
@@ -11,7 +12,7 @@ use crate::state::record::JobRecord;
 use crate::state::runs;
 use crate::state::unit::Phase;
 use std::collections::BTreeMap;
-use xos_api::aem::{MOVES_MAX, Refusal};
+use xos_api::aem::{MOVES_MAX, Refusal, TaskSpec};
 use xos_base::{Millis, SiteId};
 
 fn never(rule: &str, text: String) -> Refusal {
@@ -74,10 +75,7 @@ pub fn may_move(
     }
     takes(facts, &to.site, from)?;
     let pass = Pass { table, facts, now, out: Vec::new(), given: BTreeMap::new() };
-    match pass.judge(job, task, spec, &to.site)? {
-        room if room.now > 0 => Ok(()),
-        _ => Err(busy(&to.site)),
-    }
+    pass.judge_goal(job, task, spec, to)
 }
 
 fn busy(site: &SiteId) -> Refusal {
@@ -101,8 +99,10 @@ impl Pass<'_> {
         };
         let mut soon = false;
         for site in elsewhere.iter().filter(|s| !tried(s)) {
-            match self.judge_carried(job, unit, site, &home) {
-                Ok(()) => return self.hand(job, unit, site.clone()),
+            let cluster = carry.to.as_ref().and_then(|to| to.cluster.clone());
+            let goal = Goal { site: site.clone(), cluster };
+            match self.judge_carried(job, unit, &goal, &home) {
+                Ok(()) => return self.hand(job, unit, goal.site),
                 Err(r) => {
                     soon |= r.later;
                     self.note(job, job.task_of(unit), Some(site), &r);
@@ -114,7 +114,8 @@ impl Pass<'_> {
         }
         // Nobody else: it goes on where it was.
         if !tried(&home) {
-            match self.judge_carried(job, unit, &home, &home) {
+            let goal = Goal { site: home.clone(), cluster: None };
+            match self.judge_carried(job, unit, &goal, &home) {
                 Ok(()) => return self.hand(job, unit, home),
                 Err(r) => {
                     self.note(job, job.task_of(unit), Some(&home), &r);
@@ -132,17 +133,29 @@ impl Pass<'_> {
         &self,
         job: &Job,
         unit: u32,
-        site: &SiteId,
+        goal: &Goal,
         home: &SiteId,
     ) -> Result<(), Refusal> {
-        takes(self.facts, site, home)?;
+        takes(self.facts, &goal.site, home)?;
         let task = job.task_of(unit);
         let spec = job.task_spec(task);
         let spec = spec.ok_or_else(|| never("malformed", "the unit has no task".to_owned()))?;
-        match self.judge(job, task, spec, site)? {
-            room if room.now > 0 => Ok(()),
-            _ => Err(busy(site)),
+        self.judge_goal(job, task, spec, goal)
+    }
+
+    /// Whether a site has room for a unit that goes on from an image, in a cluster.
+    fn judge_goal(
+        &self,
+        job: &Job,
+        task: usize,
+        spec: &TaskSpec,
+        goal: &Goal,
+    ) -> Result<(), Refusal> {
+        if self.judge(job, task, spec, &goal.site)?.now == 0 {
+            return Err(busy(&goal.site));
         }
+        let Some(view) = self.facts.sites.get(&goal.site) else { return Ok(()) };
+        room::judge_clusters(&view.capacity, &spec.resources, goal.cluster.as_ref())
     }
 
     fn hand(&mut self, job: &Job, unit: u32, site: SiteId) {
@@ -165,7 +178,9 @@ mod tests {
     use super::*;
     use crate::plan::owner::{Reach, SiteView, plan};
     use crate::testing;
-    use xos_api::aem::{Carried, HostedEvent, HostedRun, Pool, SiteCapacity, UnitRun, Usage};
+    use xos_api::aem::{
+        Carried, ClusterRoom, HostedEvent, HostedRun, Pool, SiteCapacity, UnitRun, Usage,
+    };
 
     fn site(name: &str) -> SiteId {
         name.parse().unwrap()
@@ -186,7 +201,16 @@ mod tests {
                 node_memory_bytes: 1 << 40,
             };
             let takes_from = takes_from.iter().map(|s| site(s)).collect();
-            let capacity = SiteCapacity { pools: vec![pool], takes_from, ..Default::default() };
+            let cluster = ClusterRoom {
+                cluster: format!("c1.{name}").parse().unwrap(),
+                arch: "x86_64".into(),
+                cpu_free_milli: 4000,
+                memory_free_bytes: 1 << 40,
+                node_cpu_milli: 2000,
+                node_memory_bytes: 1 << 40,
+            };
+            let (pools, clusters) = (vec![pool], vec![cluster]);
+            let capacity = SiteCapacity { pools, takes_from, clusters, ..Default::default() };
             let view = SiteView { connected: true, since: Millis(0), capacity };
             facts.sites.insert(site(name), view);
         }
@@ -286,6 +310,36 @@ mod tests {
         assert_eq!(asked(&mut t, &facts, 100), ["lyon"]);
         refused(&mut t, "lyon", 1);
         assert_eq!(asked(&mut t, &facts, 200), ["rennes"]);
+    }
+
+    /// If it failed, a running unit would be stopped and killed for a site whose cluster is full,
+    /// because another node there is free.
+    #[test]
+    fn a_unit_goes_where_a_cluster_has_room() {
+        let mut facts = facts(&[("rennes", &[]), ("pisa", &["rennes"])]);
+        let mut t = table();
+        let may = |t: &JobTable, facts: &Facts, cluster: Option<&str>| {
+            let cluster = cluster.map(|c| c.parse().unwrap());
+            let to = Goal { site: site("pisa"), cluster };
+            may_move(t, facts, (t.job(1).unwrap(), 0), &to, Millis(100))
+        };
+        assert_eq!(may(&t, &facts, None), Ok(()));
+        assert_eq!(may(&t, &facts, Some("c1.pisa")), Ok(()));
+        let none = may(&t, &facts, Some("c2.pisa")).unwrap_err();
+        assert_eq!((none.text.as_str(), none.later), ("cluster c2.pisa is not there now", true));
+        let room = |facts: &mut Facts, at: &str, free| {
+            let view = facts.sites.get_mut(&site(at)).unwrap();
+            view.capacity.clusters[0].cpu_free_milli = free;
+        };
+        room(&mut facts, "pisa", 500);
+        assert_eq!(may(&t, &facts, None).unwrap_err().rule, "busy");
+        leaves(&mut t);
+        assert!(asked(&mut t, &facts, 100).is_empty(), "it would wait there");
+        room(&mut facts, "rennes", 500);
+        let patience = u64::try_from(CARRY_PATIENCE.as_millis()).unwrap();
+        assert!(asked(&mut t, &facts, 100 + patience).is_empty());
+        room(&mut facts, "rennes", 1000);
+        assert_eq!(asked(&mut t, &facts, 100 + patience), ["rennes"]);
     }
 
     /// If it failed, a running unit would be stopped for a site of which it is known that it does
