@@ -88,6 +88,9 @@ pub struct LeftRun {
     pub attempt: u16,
     /// The envelope.
     pub serial: u32,
+    /// Its image is not needed any more: the owner said so. Until then a unit may have nothing else.
+    #[serde(default)]
+    pub over: bool,
 }
 
 /// The serial that stands for no envelope.
@@ -189,6 +192,11 @@ impl Placement {
                 self.left.iter().find(is).map(|l| l.serial)
             }
         }
+    }
+
+    /// Whether a unit that left may go on from an image that is here and nowhere else.
+    pub fn is_needed(&self) -> bool {
+        self.left.iter().any(|l| !l.over)
     }
 
     /// When something began or ended last.

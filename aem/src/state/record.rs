@@ -360,6 +360,15 @@ pub enum HostRecord {
         /// The units; none: all.
         units: Option<Vec<UnitRun>>,
     },
+    /// The owner does not need the image of a run that left any more.
+    Spent {
+        /// The job.
+        job: JobId,
+        /// The unit.
+        unit: u32,
+        /// The run.
+        attempt: u16,
+    },
     /// The owner does not want anything of the job any more.
     Forgotten {
         /// The job.
