@@ -191,16 +191,26 @@ impl Job {
         self.tasks.get(task).map_or(0, |t| t.tally.queued().saturating_sub(t.carried))
     }
 
-    /// The run that has this byte of what a unit wrote, when it is one that left, and how many
-    /// bytes of it follow there.
-    pub fn wrote(&self, unit: u32, stream: OutputStream, offset: u64) -> Option<(&Moved, u64)> {
+    /// The runs that left and have what a unit wrote from a byte on, in their order, each with the
+    /// byte from which on the next one has it.
+    pub fn wrote(
+        &self,
+        unit: u32,
+        stream: OutputStream,
+        offset: u64,
+    ) -> impl Iterator<Item = (&Moved, u64)> {
         let index = match stream {
             OutputStream::Stdout => 0,
             OutputStream::Stderr => 1,
         };
-        let mut runs = self.moves.iter().filter(|m| m.unit == unit && m.live);
-        let moved = runs.find(|m| m.wrote[index] > offset)?;
-        Some((moved, moved.wrote[index] - offset))
+        let mut from = offset;
+        self.moves.iter().filter(move |m| m.unit == unit && m.live).filter_map(move |m| {
+            let end = m.wrote[index];
+            (end > from).then(|| {
+                from = end;
+                (m, end)
+            })
+        })
     }
 }
 

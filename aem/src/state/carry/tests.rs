@@ -158,11 +158,14 @@ fn what_was_written_is_read_where_it_is() {
     t.apply(&happened("delft", 1, started("delft")));
     t.apply(&happened("delft", 1, left("delft", 45)));
     let job = t.job(1).unwrap();
-    let at = |offset| job.wrote(0, OutputStream::Stdout, offset).map(|(m, n)| (m.attempt, n));
-    assert_eq!([at(0), at(29)], [Some((0, 30)), Some((0, 1))]);
-    assert_eq!([at(30), at(44)], [Some((1, 15)), Some((1, 1))]);
-    assert_eq!(at(45), None);
-    assert_eq!(job.wrote(0, OutputStream::Stderr, 0), None);
+    let at = |offset| {
+        let runs = job.wrote(0, OutputStream::Stdout, offset);
+        runs.map(|(m, end)| (m.attempt, end)).collect::<Vec<_>>()
+    };
+    assert_eq!([at(0), at(29)], [[(0, 30), (1, 45)], [(0, 30), (1, 45)]]);
+    assert_eq!([at(30), at(44)], [[(1, 45)], [(1, 45)]]);
+    assert!(at(45).is_empty());
+    assert_eq!(job.wrote(0, OutputStream::Stderr, 0).count(), 0);
 }
 
 /// If it failed, a site that gives units back as it got them would have their owner write as fast
