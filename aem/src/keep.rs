@@ -93,8 +93,8 @@ impl Core {
     /// Forgets jobs here that nothing is heard of any more: of other sites, whose owners never said
     /// so, twice the time that this core keeps its own after the last end, or, when all together
     /// or those of one site take more than half of the room that there is for them, those that
-    /// ended first; its own, as soon as it has forgotten the job. With one the images go of its units
-    /// that left: as long as their owner may need these, only time counts, and that for longer.
+    /// ended first; its own, as soon as it has forgotten the job. With a job go the images of its
+    /// units that left: as long as their owner may need these, only time counts, and for longer.
     pub(crate) async fn forget_hosted(self: &Arc<Self>) {
         let (now, keep) = (self.now(), self.config.keep_ended() * 2);
         let old: Vec<JobId> = self.ledger.read(|s| {

@@ -309,7 +309,7 @@ pub(crate) fn next_offer(
     })
 }
 
-/// What a unit goes on from at a site, and in which cluster there: where it was it may go on in any.
+/// What a unit goes on from at a site, and in which cluster: where it was it may go on in any.
 pub(crate) fn carried(job: &Job, unit: u32, site: &SiteId) -> Option<Box<Carried>> {
     let carry = job.carried.get(&unit)?;
     let mut carried = carry.carried.clone();

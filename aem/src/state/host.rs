@@ -88,7 +88,7 @@ pub struct LeftRun {
     pub attempt: u16,
     /// The envelope.
     pub serial: u32,
-    /// Its image is not needed any more: the owner said so. Until then a unit may have nothing else.
+    /// Its image is not needed any more: the owner said so. Until then it may be all there is.
     #[serde(default)]
     pub over: bool,
 }
