@@ -263,8 +263,8 @@ mod tests {
         assert_eq!(all.len(), 1);
     }
 
-    /// If it failed, a core that is killed while it writes would come back with a unit that left and
-    /// a tree that did not, and run it beside the site where it goes on.
+    /// If it failed, a core that is killed while it writes would come back with a unit that left
+    /// and a tree that did not, and run it beside the site where it goes on.
     #[test]
     fn a_unit_that_left_is_written_with_its_tree() {
         let unit: Unit = serde_json::from_value(serde_json::json!({
