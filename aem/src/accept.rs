@@ -86,6 +86,10 @@ impl Core {
         lock(&self.host)
             .judge_kind(&offer.spec)
             .map_err(|r| Refusal { later: r.later || young, ..r })?;
+        if let Some(carried) = &offer.carried {
+            let (facts, only) = (lock(&self.host), carried.to.as_ref());
+            crate::plan::host::has_room(table, &facts, &offer.vo, &offer.spec, only)?;
+        }
         // What its own core offers was chosen by the room that there is, in the same change.
         if offer.job.site != self.site {
             let vos = [offer.vo.clone()];

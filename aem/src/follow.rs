@@ -124,6 +124,8 @@ impl Core {
         capacity.pools.truncate(POOLS_MAX);
         capacity.shares.truncate(POOLS_MAX);
         capacity.takes_from.truncate(SITES_MAX);
+        capacity.clusters.truncate(POOLS_MAX);
+        capacity.clusters.retain(|c| c.arch.len() <= 64 && c.cluster.site() == *site);
         capacity.pools.retain(|p: &Pool| p.arch.len() <= 64);
         {
             let mut facts = lock(&self.owner);

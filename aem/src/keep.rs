@@ -13,6 +13,9 @@ use std::sync::Arc;
 use xos_api::aem::CancelHosted;
 use xos_base::{JobId, Millis, SiteId};
 
+/// A job of another site with a unit that left, and whose image may be all that there is of it, is
+/// kept so many times longer than others of which nothing is heard.
+const NEEDED_TIMES: u32 = 4;
 /// Most ended jobs forgotten in one change.
 pub(crate) const FORGET_MAX: usize = 200;
 
@@ -90,7 +93,8 @@ impl Core {
     /// Forgets jobs here that nothing is heard of any more: of other sites, whose owners never said
     /// so, twice the time that this core keeps its own after the last end, or, when all together
     /// or those of one site take more than half of the room that there is for them, those that
-    /// ended first; its own, as soon as it has forgotten the job.
+    /// ended first; its own, as soon as it has forgotten the job. With a job go the images of its
+    /// units that left: as long as their owner may need these, only time counts, and for longer.
     pub(crate) async fn forget_hosted(self: &Arc<Self>) {
         let (now, keep) = (self.now(), self.config.keep_ended() * 2);
         let old: Vec<JobId> = self.ledger.read(|s| {
@@ -104,6 +108,9 @@ impl Core {
             let goes = |p: &&&Placement| {
                 if p.job.site == self.site {
                     return s.jobs.find(&p.job).is_none();
+                }
+                if p.is_needed() {
+                    return now.since(p.last_news()) > keep * NEEDED_TIMES;
                 }
                 let owner = &p.job.site;
                 let of_one = of.entry(owner.clone()).or_insert_with(|| s.hosted.held_for(owner));

@@ -3,8 +3,9 @@
 use crate::core::Core;
 use crate::host::REASON_MAX;
 use crate::owner::{cut, may_pass, unstored};
-use crate::state::JobRecord;
 use crate::state::carry::{Going, Spent};
+use crate::state::host::LeftRun;
+use crate::state::{HostRecord, JobRecord};
 use crate::work::Next;
 use std::sync::Arc;
 use xos_api::Done;
@@ -139,8 +140,21 @@ impl Core {
             let text = format!("unit {} of job {} is on {node}, no cluster", r.unit, r.job);
             return Err(Error::conflict(text).hint("units in clusters move"));
         };
-        let envelope = EnvelopeId { job: r.job, serial };
-        clusters.leave(&node, &envelope, (r.unit, r.attempt), r.at, r.over).await
+        let (unit, attempt) = (r.unit, r.attempt);
+        let envelope = EnvelopeId { job: r.job.clone(), serial };
+        let left = clusters.leave(&node, &envelope, (unit, attempt), r.at, r.over).await?;
+        if r.over {
+            self.commit(|txn| {
+                let is = |l: &LeftRun| (l.unit, l.attempt, l.over) == (unit, attempt, false);
+                let p = txn.state().hosted.placement(&r.job);
+                if p.is_some_and(|p| p.left.iter().any(is)) {
+                    txn.put(HostRecord::Spent { job: r.job, unit, attempt });
+                }
+                Ok(())
+            })
+            .await?;
+        }
+        Ok(left)
     }
 }
 

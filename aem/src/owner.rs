@@ -121,7 +121,7 @@ impl Core {
                 until: now.plus(OFFER_LIFE),
                 want_output: j.watched && j.units.len() == 1,
                 moves: units.first().and_then(|u| j.units.get(u.first as usize))?.moves.into(),
-                carried: units.first().and_then(|u| carried(j, u.first)),
+                carried: units.first().and_then(|u| carried(j, u.first, &self.site)),
             })
         });
         let Some(offer) = offer else { return };
@@ -283,7 +283,7 @@ pub(crate) fn next_offer(
     let task = j.task_of(first);
     let kind = |u: &Unit| (u.attempt, u.cancel, u.moves);
     let (attempt, cancel, moves) = offered(&first).map(kind)?;
-    let carried = carried(j, first);
+    let carried = carried(j, first, site);
     // What goes on from an image goes alone.
     let alone = |n: u32, u: &Unit| n == first || (carried.is_none() && !u.carried);
     let like =
@@ -309,11 +309,12 @@ pub(crate) fn next_offer(
     })
 }
 
-/// What a unit goes on from, and in which cluster.
-pub(crate) fn carried(job: &Job, unit: u32) -> Option<Box<Carried>> {
+/// What a unit goes on from at a site, and in which cluster: where it was it may go on in any.
+pub(crate) fn carried(job: &Job, unit: u32, site: &SiteId) -> Option<Box<Carried>> {
     let carry = job.carried.get(&unit)?;
     let mut carried = carry.carried.clone();
-    carried.to = carry.to.as_ref().and_then(|to| to.cluster.clone());
+    let to = carry.to.as_ref().filter(|to| to.site == *site);
+    carried.to = to.and_then(|to| to.cluster.clone());
     Some(carried)
 }
 

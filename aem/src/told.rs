@@ -65,6 +65,7 @@ fn of_owned(record: &JobRecord, state: &State) -> Vec<Event> {
     let number = match record {
         JobRecord::Returned { job, .. }
         | JobRecord::Refused { job, .. }
+        | JobRecord::GivenUp { job, .. }
         | JobRecord::Happened { job, .. } => *job,
         _ => return Vec::new(),
     };
@@ -81,6 +82,13 @@ fn of_owned(record: &JobRecord, state: &State) -> Vec<Event> {
             let mut event = of.event(*at, "refuse_units", core(own), units);
             event.outcome = Outcome::Refused;
             event.why = job.reasons.last().map(|r| r.text.clone()).unwrap_or_default();
+            vec![event]
+        }
+        JobRecord::GivenUp { unit, at, reason, .. } => {
+            let units = [UnitRun { first: *unit, count: 1 }];
+            let mut event = of.event(*at, "end_units", core(own), &units);
+            event.outcome = Outcome::Failed;
+            event.why = format!("lost: {reason}");
             vec![event]
         }
         JobRecord::Happened { site, at, events, .. } if site != own => {

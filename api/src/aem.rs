@@ -19,8 +19,8 @@ pub use checkpoint::{
     CHECKPOINTS_MAX, CheckpointUnits, Checkpoints, HostCheckpoints, ListCheckpoints, UnitCheckpoint,
 };
 pub use host::{
-    AckHosted, CancelHosted, HostEvents, HostItem, HostOutput, HostReply, HostUnits, HostedEvent,
-    HostedRun, Pool, Refusal, ShareRoom, SiteCapacity, UnitRun,
+    AckHosted, CancelHosted, ClusterRoom, HostEvents, HostItem, HostOutput, HostReply, HostUnits,
+    HostedEvent, HostedRun, Pool, Refusal, ShareRoom, SiteCapacity, UnitRun,
 };
 pub use job::{
     CancelJob, CancelUnits, Cancelled, Counts, InlineOutput, JobEnd, JobEvent, JobState,

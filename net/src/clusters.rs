@@ -116,8 +116,8 @@ pub trait Clusters: Send + Sync + 'static {
     /// The sites whose running units the clusters take.
     fn takes_from(&self) -> Vec<SiteId>;
 
-    /// Begins to have a unit of an envelope, by its number and attempt, leave: it stops for good, and
-    /// is reported as [`xos_api::node::units::UnitChange::Left`]. Asked again with the same `at`,
+    /// Begins to have a unit of an envelope, by its number and attempt, leave: it stops for good,
+    /// and is reported as [`xos_api::node::units::UnitChange::Left`]. Asked again with the same `at`,
     /// when somebody wished for it, it says how that stands. With `over`, the image of one that
     /// left is not needed any more.
     ///

@@ -3,7 +3,7 @@ use crate::state::{HostRecord, JobRecord, Record};
 use crate::testing::{self, opened, sent, took};
 use std::sync::Arc;
 use std::time::Duration;
-use xos_api::aem::{HostUnits, UnitEnd, UnitRun, Usage};
+use xos_api::aem::{Carried, HostUnits, UnitEnd, UnitRun, Usage};
 use xos_api::node::units::{UnitChange, UnitEvent};
 use xos_base::{JobId, Millis};
 
@@ -15,9 +15,33 @@ fn id(job: &str) -> JobId {
 
 /// Its units came long ago, and the last of them ends `ago` before now.
 async fn ends(core: &Arc<Core>, job: &str, ago: Duration) {
-    let (job, at) = (id(job), Millis(core.now().0 - ago.as_millis() as u64));
     let how = UnitEnd::Exit { code: 0 };
     let what = UnitChange::Ended { how, usage: Usage::default(), output: None };
+    happens(core, job, ago, what).await;
+}
+
+/// One of its units left its cluster then, and the others are over.
+async fn leaves(core: &Arc<Core>, job: &str, ago: Duration) {
+    let carried = Box::new(Carried {
+        cluster: "c1.rennes".parse().unwrap(),
+        tree: 7,
+        version: 2,
+        nodes: vec![testing::n1()],
+        key: "0".repeat(64),
+        bytes: 1,
+        pid: 65_432,
+        cpu_group: 1,
+        base: 1_000_000,
+        stdout_bytes: 0,
+        stderr_bytes: 0,
+        to: None,
+    });
+    let what = UnitChange::Left { usage: Usage::default(), carried, why: String::new() };
+    happens(core, job, ago, what).await;
+}
+
+async fn happens(core: &Arc<Core>, job: &str, ago: Duration, what: UnitChange) {
+    let (job, at) = (id(job), Millis(core.now().0 - ago.as_millis() as u64));
     let events = vec![UnitEvent { unit: 0, attempt: 0, at, what }];
     let never = Some(vec![UnitRun { first: 1, count: 3 }]);
     core.commit(|t| {
@@ -51,6 +75,33 @@ async fn a_job_is_kept_from_its_end_on() {
     core.forget_hosted().await;
     assert!(kept(&core, "1.pisa"));
     assert!(!kept(&core, "2.pisa"), "what an owner never lets go is kept for ever");
+}
+
+/// If it failed, all that there is of a unit that its owner calls waiting would be destroyed, at
+/// once where much is hosted; or what nobody needs any more would stay for ever.
+#[tokio::test]
+async fn an_image_is_kept_until_its_owner_needs_it_no_more() {
+    let (core, _, _dir) = testing::core(|c| {
+        c.keep_ended_s = KEEP.as_secs();
+        c.units_max = 4;
+    })
+    .await;
+    leaves(&core, "1.pisa", KEEP).await;
+    ends(&core, "2.pisa", KEEP).await;
+    leaves(&core, "3.pisa", KEEP * 2 * (super::NEEDED_TIMES + 1)).await;
+    core.forget_hosted().await;
+    assert!(kept(&core, "1.pisa"), "others took too much, and it went");
+    assert!(!kept(&core, "2.pisa"));
+    assert!(!kept(&core, "3.pisa"), "what an owner never lets go is kept for ever");
+    let spent = HostRecord::Spent { job: id("1.pisa"), unit: 0, attempt: 0 };
+    core.commit(|t| {
+        t.put(spent);
+        Ok(())
+    })
+    .await
+    .unwrap();
+    core.forget_hosted().await;
+    assert!(!kept(&core, "1.pisa"));
 }
 
 /// If it failed, the output of this core's own job would be deleted while the job is shown.

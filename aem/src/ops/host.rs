@@ -39,7 +39,7 @@ struct Telling {
 
 impl Core {
     /// Only the owner speaks for a job.
-    fn owner_of(&self, caller: &Caller, job: &JobId) -> Result<SiteId, Error> {
+    pub(super) fn owner_of(&self, caller: &Caller, job: &JobId) -> Result<SiteId, Error> {
         let core = caller.core()?;
         if *core != job.site {
             return Err(Error::denied(format!("job {job} is not owned by {core}")));

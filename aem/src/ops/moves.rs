@@ -6,11 +6,13 @@ use crate::plan;
 use crate::state::JobRecord;
 use crate::state::carry::Goal;
 use crate::state::unit::Phase;
+use crate::told;
 use std::sync::Arc;
 use xos_api::Done;
-use xos_api::aem::{HostLeave, MoveUnit};
+use xos_api::aem::{HostLeave, MoveUnit, UnitRun};
 use xos_base::{Error, Kind};
 use xos_net::Caller;
+use xos_net::audit::asked;
 
 impl Core {
     pub(crate) async fn move_unit(
@@ -60,10 +62,16 @@ impl Core {
         caller: Caller,
         r: HostLeave,
     ) -> Result<Done, Error> {
-        let owner = caller.core()?;
-        if *owner != r.job.site {
-            return Err(Error::denied(format!("job {} is not owned by {owner}", r.job)));
+        let mut event = asked(&caller, self.now(), "leave_cluster");
+        event.on = told::named(&r.job, &[UnitRun { first: r.unit, count: 1 }]);
+        let left = match self.owner_of(&caller, &r.job) {
+            Ok(_) => self.leave_here(r).await,
+            Err(e) => Err(e),
+        };
+        // That it left is told with its record; an owner asks again until then.
+        match left {
+            Err(e) if e.kind != Kind::Unavailable => self.teller.end(event, Err(e)).await,
+            left => left,
         }
-        self.leave_here(r).await
     }
 }

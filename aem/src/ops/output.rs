@@ -1,6 +1,6 @@
 //! Reading what units wrote.
 
-use super::Want;
+use super::{Grant, Want};
 use crate::core::{Core, lock};
 use crate::outputs::Run;
 use crate::state::host::Stage;
@@ -10,8 +10,13 @@ use base64::engine::general_purpose::STANDARD;
 use std::sync::Arc;
 use xos_api::aem::{HostOutput, OUTPUT_PART_MAX, OutputPart, OutputStream, ReadOutput};
 use xos_api::node::units::{EnvelopeId, UnitOutput};
-use xos_base::{Error, SiteId};
+use xos_base::{Error, Kind, SiteId};
 use xos_net::Caller;
+
+/// What a site gave, with from where on it is when that is not what somebody asked for.
+fn part_from(part: OutputPart, wanted: u64, asked: &HostOutput) -> OutputPart {
+    OutputPart { from: (asked.offset > wanted).then_some(asked.offset), ..part }
+}
 
 /// Where a unit's output is.
 enum Where {
@@ -30,6 +35,11 @@ impl Core {
         r: ReadOutput,
     ) -> Result<OutputPart, Error> {
         let grant = self.authorise(&caller, &r.unit.job, Want::See)?;
+        self.output_of(grant, r).await
+    }
+
+    /// What a unit wrote, wherever it is; what is nowhere any more is passed over.
+    async fn output_of(self: &Arc<Self>, grant: Grant, r: ReadOutput) -> Result<OutputPart, Error> {
         let index = r.unit.index.0;
         let place = self.with_job(&grant, |table, job| {
             let unit = job.units.get(index as usize)?;
@@ -45,8 +55,8 @@ impl Core {
             };
             // What it wrote before it moved is where it was.
             let left = job.wrote(index, r.stream, r.offset);
-            let left = left.map(|(m, bytes)| (site(m.from.site), m.attempt, bytes));
-            Some((place, unit.attempt, left))
+            let left = left.map(|(m, end)| (site(m.from.site), m.attempt, end));
+            Some((place, unit.attempt, left.collect::<Vec<_>>()))
         });
         let (place, attempt, left) = place
             .await?
@@ -56,18 +66,30 @@ impl Core {
         }
         let limit = r.limit.unwrap_or(OUTPUT_PART_MAX).clamp(1, OUTPUT_PART_MAX);
         let (stream, offset) = (r.stream, r.offset);
-        let request = HostOutput { unit: r.unit, stream, offset, limit, attempt: None };
-        if let Some((Where::At(site), attempt, bytes)) = left {
-            let limit = limit.min(u32::try_from(bytes).unwrap_or(u32::MAX));
-            let request = HostOutput { limit, attempt: Some(attempt), ..request };
-            let part = self.output_at(&site, request).await?;
-            return Ok(OutputPart { eof: false, ..part });
+        let mut request = HostOutput { unit: r.unit, stream, offset, limit, attempt: None };
+        for (site, attempt, end) in left {
+            if let Where::At(site) = site {
+                let rest = u32::try_from(end.saturating_sub(request.offset)).unwrap_or(u32::MAX);
+                let (limit, attempt) = (limit.min(rest), Some(attempt));
+                let asked = HostOutput { limit, attempt, ..request.clone() };
+                match self.output_at(&site, asked).await {
+                    // It is to have more, and has not: that went.
+                    Ok(part) if part.eof && part.data.is_empty() => {}
+                    Ok(part) => {
+                        return Ok(OutputPart { eof: false, ..part_from(part, r.offset, &request) });
+                    }
+                    Err(e) if e.kind == Kind::NotFound => {}
+                    Err(e) => return Err(e),
+                }
+            }
+            request.offset = end;
         }
-        match place {
-            Where::NotStarted => Ok(OutputPart { data: String::new(), eof: false }),
-            Where::Never => Ok(OutputPart { data: String::new(), eof: true }),
-            Where::At(site) => self.output_at(&site, request).await,
-        }
+        let part = match place {
+            Where::NotStarted => OutputPart::new(String::new(), false),
+            Where::Never => OutputPart::new(String::new(), true),
+            Where::At(site) => self.output_at(&site, request.clone()).await?,
+        };
+        Ok(part_from(part, r.offset, &request))
     }
 
     async fn output_at(
@@ -91,7 +113,7 @@ impl Core {
         };
         let bytes = STANDARD.decode(text).ok()?;
         let rest = bytes.get(usize::try_from(offset).ok()?..).unwrap_or_default();
-        Some(OutputPart { data: STANDARD.encode(rest), eof: true })
+        Some(OutputPart::new(STANDARD.encode(rest), true))
     }
 
     pub(crate) async fn host_output(
@@ -127,7 +149,7 @@ impl Core {
         });
         let (node, serial, attempt) = match found {
             None => return Err(Error::not_found(format!("no output of {} is kept", r.unit))),
-            Some(None) => return Ok(OutputPart { data: String::new(), eof: true }),
+            Some(None) => return Ok(OutputPart::new(String::new(), true)),
             Some(Some(found)) => found,
         };
         let envelope = EnvelopeId { job: r.unit.job.clone(), serial };
@@ -137,3 +159,6 @@ impl Core {
         self.world.unit_output(&node, request).await
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,12 +1,18 @@
 //! Which nodes run the units that this host accepted.
 
+mod room;
+
+pub use room::{capacity, has_room};
+
 use super::pace::Pace;
 use crate::state::HostTable;
-use crate::state::host::{Envelope, Placement};
-use crate::state::record::HostRecord;
+use crate::state::host::Placement;
+use crate::state::record::{Decision, HostRecord};
 use crate::state::runs;
+use room::{Rooms, fit};
 use std::collections::{BTreeMap, BTreeSet, HashMap};
-use xos_api::aem::{Pool, Refusal, Resources, ShareRoom, SiteCapacity, TaskSpec};
+use std::time::Duration;
+use xos_api::aem::{Refusal, Resources, ShareRoom, TaskSpec};
 use xos_api::node::Capacity;
 use xos_api::node::units::BATCH_MAX;
 use xos_base::{ClusterId, JobId, Millis, NodeId, SiteId, VoId};
@@ -20,6 +26,9 @@ pub const SLOTS_MAX: u32 = 1024;
 /// Most units, each attempt by itself, that one envelope gets in its life. A node refuses more than
 /// 200,000 for good: far from there the next serial is opened.
 pub const ENVELOPE_UNITS_MAX: u32 = 100_000;
+
+/// How long a unit that goes on from an image waits here for room, since it runs nowhere meanwhile.
+pub const CAME_MAX: Duration = Duration::from_secs(30);
 
 /// A node that was connected a while ago and may come back.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -121,107 +130,6 @@ impl Facts {
     }
 }
 
-#[derive(Clone, Copy, Debug, Default)]
-struct Use {
-    cpu_milli: u64,
-    memory_bytes: u64,
-}
-
-/// Free room of each node and VO, counted from the table.
-struct Rooms {
-    nodes: BTreeMap<NodeId, Use>,
-    vos: HashMap<VoId, Use>,
-}
-
-impl Rooms {
-    fn count(table: &HostTable, units: impl Fn(&Placement, &Envelope) -> u32) -> Rooms {
-        let mut rooms = Rooms { nodes: BTreeMap::new(), vos: HashMap::new() };
-        for p in table.active() {
-            for e in p.envelopes.values() {
-                rooms.take(&e.node, &p.vo, units(p, e), e.cpu_milli, e.memory_bytes);
-            }
-        }
-        rooms
-    }
-
-    fn take(&mut self, node: &NodeId, vo: &VoId, n: u32, cpu: u32, memory: u64) {
-        let add = |u: &mut Use| {
-            u.cpu_milli += u64::from(cpu) * u64::from(n);
-            u.memory_bytes = u.memory_bytes.saturating_add(memory.saturating_mul(n.into()));
-        };
-        add(self.nodes.entry(node.clone()).or_default());
-        add(self.vos.entry(vo.clone()).or_default());
-    }
-
-    fn free(&self, node: &NodeId, c: &Capacity) -> Use {
-        let used = self.nodes.get(node).copied().unwrap_or_default();
-        Use {
-            cpu_milli: u64::from(c.cpu_milli).saturating_sub(used.cpu_milli),
-            memory_bytes: c.memory_bytes.saturating_sub(used.memory_bytes),
-        }
-    }
-
-    fn left(&self, share: &ShareRoom) -> Use {
-        let used = self.vos.get(&share.vo).copied().unwrap_or_default();
-        Use {
-            cpu_milli: share.cpu_milli.saturating_sub(used.cpu_milli),
-            memory_bytes: share.memory_bytes.saturating_sub(used.memory_bytes),
-        }
-    }
-}
-
-fn fit(free: Use, r: &Resources) -> u32 {
-    let by_cpu = free.cpu_milli / u64::from(r.cpu_milli.max(1));
-    let by_memory = free.memory_bytes / r.memory_bytes.max(1);
-    u32::try_from(by_cpu.min(by_memory)).unwrap_or(u32::MAX)
-}
-
-/// The room of this site, for an owner with units of the given VOs here. Of its own units only
-/// those take room whose start was reported: the others it counts as waiting here. Nodes that may
-/// come back are in pools of their own, without any node.
-pub fn capacity(table: &HostTable, facts: &Facts, owner: &SiteId, vos: &[VoId]) -> SiteCapacity {
-    let rooms = Rooms::count(table, |p, e| match p.job.site == *owner {
-        true => e.slots.min(e.running),
-        false => e.busy(),
-    });
-    let mut pools: BTreeMap<&str, Pool> = BTreeMap::new();
-    for (id, node) in facts.offered().filter(|(_, n)| n.boot.is_some() && n.most().0 > 0) {
-        let (c, (cpu_milli, memory_bytes)) = (&node.capacity, node.most());
-        let p = pools.entry(c.arch.as_str()).or_default();
-        let free = rooms.free(id, c);
-        p.arch.clone_from(&c.arch);
-        p.nodes += 1;
-        p.cpu_milli += u64::from(c.cpu_milli);
-        p.cpu_free_milli += free.cpu_milli;
-        p.memory_bytes = p.memory_bytes.saturating_add(c.memory_bytes);
-        p.memory_free_bytes = p.memory_free_bytes.saturating_add(free.memory_bytes);
-        p.node_cpu_milli = p.node_cpu_milli.max(cpu_milli);
-        p.node_memory_bytes = p.node_memory_bytes.max(memory_bytes);
-    }
-    let not_yet = facts.offered().map(|(_, n)| n).filter(|n| n.boot.is_none());
-    let not_yet = not_yet.map(|n| (n.capacity.arch.as_str(), n.most()));
-    let mut away: BTreeMap<&str, Pool> = BTreeMap::new();
-    let gone = facts.away.iter().filter(|(id, _)| !facts.seated.contains(*id));
-    let gone = gone.map(|(_, a)| &a.capacity);
-    let gone = gone.map(|c| (c.arch.as_str(), (c.cpu_milli, c.memory_bytes)));
-    for (arch, (cpu_milli, memory_bytes)) in gone.chain(not_yet) {
-        let p = away.entry(arch).or_default();
-        p.arch = arch.to_owned();
-        p.node_cpu_milli = p.node_cpu_milli.max(cpu_milli);
-        p.node_memory_bytes = p.node_memory_bytes.max(memory_bytes);
-    }
-    let shares = vos.iter().filter_map(|vo| facts.shares.get(vo)).map(|s| {
-        let left = rooms.left(s);
-        ShareRoom { vo: s.vo.clone(), cpu_milli: left.cpu_milli, memory_bytes: left.memory_bytes }
-    });
-    SiteCapacity {
-        pools: pools.into_values().chain(away.into_values()).collect(),
-        waiting: table.active().map(|p| p.waiting.len() as u32).sum(),
-        shares: shares.collect(),
-        takes_from: facts.takes_from.clone(),
-    }
-}
-
 /// Chooses nodes for what waits. Records to be journalled before anything is sent.
 pub fn plan(table: &HostTable, facts: &Facts, now: Millis) -> Vec<HostRecord> {
     let rooms = Rooms::count(table, |_, e| e.busy());
@@ -246,6 +154,7 @@ impl Pass<'_> {
     fn placement(&mut self, p: &Placement) {
         // What came back from a node that never got it may be cancelled by now.
         let wanted = |u: &u32| !p.forgotten && p.units.get(u).is_some_and(|h| !h.cancel);
+        let vain = self.in_vain(p, wanted);
         let mut over = Vec::new();
         let mut waiting = p.waiting.iter().copied().peekable();
         let mut last_serial = p.last_serial;
@@ -253,6 +162,10 @@ impl Pass<'_> {
         while let Some(first) = waiting.peek().copied() {
             if !wanted(&first) {
                 over.extend(waiting.next());
+                continue;
+            }
+            if vain.contains(&first) {
+                waiting.next();
                 continue;
             }
             let Some(task) = p.units.get(&first).map(|h| h.task) else { break };
@@ -297,6 +210,20 @@ impl Pass<'_> {
             let (job, at, units) = (p.job.clone(), self.now, Some(runs::pack(over)));
             self.out.push(HostRecord::Cancelled { job, at, units });
         }
+    }
+
+    /// Gives units back to their owner that are to go on from an image and waited too long for
+    /// room. They were never sent, so that another site may have them.
+    fn in_vain(&mut self, p: &Placement, wanted: impl Fn(&u32) -> bool) -> BTreeSet<u32> {
+        let late = |at: &Millis| self.now.since(*at) >= CAME_MAX;
+        let came = p.came.iter().filter(|(_, at)| late(at)).map(|(unit, _)| *unit);
+        let vain: BTreeSet<u32> = came.filter(|u| p.waiting.contains(u) && wanted(u)).collect();
+        if !vain.is_empty() {
+            let reason = format!("no cluster had room for it within {CAME_MAX:?}");
+            let (what, units) = (Decision::NotStarted { reason }, runs::pack(vain.iter().copied()));
+            self.out.push(HostRecord::Decided { job: p.job.clone(), at: self.now, units, what });
+        }
+        vain
     }
 
     /// An envelope that takes units now, in one cluster only or anywhere, and how many.

@@ -35,6 +35,9 @@ pub const PATIENCE: Duration = Duration::from_secs(10);
 pub const CARRY_PATIENCE: Duration = Duration::from_secs(30);
 /// How long one rests that no site takes, until all are asked again.
 pub const CARRY_PAUSE: Duration = Duration::from_secs(60);
+/// In so many such rounds that where it was has to refuse it as well until it is given up. While
+/// that site is away it waits for it.
+pub const CARRY_ROUNDS: u16 = 100;
 
 /// What is known of a site.
 #[derive(Clone, Debug, Default)]

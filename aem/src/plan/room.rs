@@ -1,7 +1,8 @@
 //! Whether a site can run units of a task, and how many now; if not, why.
 
 use crate::state::load::Load;
-use xos_api::aem::{Pool, Refusal, Resources, ShareRoom, SiteCapacity};
+use xos_api::aem::{ClusterRoom, Pool, Refusal, Resources, ShareRoom, SiteCapacity};
+use xos_base::ClusterId;
 
 /// What a site could do for a task.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -64,6 +65,42 @@ pub fn judge(
         ));
     }
     Ok(Room { now, whole })
+}
+
+/// Whether some cluster of a site, or the one that is named, has room for a unit that goes on from
+/// an image. What waits at the site does not count: such a unit is not taken to wait there.
+///
+/// # Errors
+/// Why not, and whether it may pass: nodes of a cluster come and go.
+pub fn judge_clusters(
+    site: &SiteCapacity,
+    want: &Resources,
+    only: Option<&ClusterId>,
+) -> Result<(), Refusal> {
+    let named = |c: &&ClusterRoom| only.is_none_or(|cluster| *cluster == c.cluster);
+    let arch = want.arch.as_deref();
+    let fits = |cpu: u64, memory: u64| {
+        cpu >= u64::from(want.cpu_milli.max(1)) && memory >= want.memory_bytes
+    };
+    let (mut any, mut large) = (false, false);
+    for c in site.clusters.iter().filter(named) {
+        any = true;
+        let like = arch.is_none_or(|a| a == c.arch);
+        if !like || !fits(c.node_cpu_milli.into(), c.node_memory_bytes) {
+            continue;
+        }
+        large = true;
+        if fits(c.cpu_free_milli, c.memory_free_bytes) {
+            return Ok(());
+        }
+    }
+    let name = only.map_or_else(|| "a cluster".to_owned(), |c| format!("cluster {c}"));
+    let missing = |what: &str| format!("{name}{what} is not there now");
+    Err(match (any, large) {
+        (false, _) => refusal("cluster", true, missing("")),
+        (true, false) => refusal("cluster", true, missing(" with nodes that would do")),
+        (true, true) => refusal("busy", true, missing(" with room for it")),
+    })
 }
 
 /// Whether any of the connected nodes could run such a unit, were it free.

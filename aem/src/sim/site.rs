@@ -133,7 +133,7 @@ impl Site {
             until: Millis(now.0 + OFFER_LIFE),
             want_output: false,
             moves: first.map_or(0, |u| j.units[u as usize].moves.into()),
-            carried: first.and_then(|u| crate::owner::carried(j, u)),
+            carried: first.and_then(|u| crate::owner::carried(j, u, &self.id)),
         }
     }
 

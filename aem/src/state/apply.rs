@@ -1,6 +1,6 @@
 //! What each record does to the table of jobs.
 
-use super::carry::Going;
+use super::carry::{Going, Heard};
 use super::held::Held;
 use super::host::Report;
 use super::job::{Job, PastTry};
@@ -10,7 +10,7 @@ use super::record::JobRecord;
 use super::runs;
 use super::unit::{Input, Phase, Place, Unit, Used};
 use super::{JobTable, Touched};
-use xos_api::aem::{HostedEvent, HostedRun, Reason, Refusal, UnitRun, Usage};
+use xos_api::aem::{HostedEvent, HostedRun, Reason, Refusal, UnitEnd, UnitRun, Usage};
 use xos_base::{Millis, NodeId, SiteId};
 
 impl JobTable {
@@ -48,13 +48,13 @@ impl JobTable {
             JobRecord::Refused { job, units, at } => {
                 self.each(*job, units, None, &Input::NoSite { when: *at }, &mut touched);
             }
-            JobRecord::Happened { site, seq, job, attempt, at: _, events } => {
+            JobRecord::Happened { site, seq, job, attempt, at, events } => {
                 let number = self.sites.number(site);
                 if number != NONE {
                     let seen = self.seen.entry(number).or_insert(0);
                     *seen = (*seen).max(*seq);
                 }
-                self.hosted(site, *job, *attempt, events, &mut touched);
+                self.hosted(site, *job, *attempt, events, *at, &mut touched);
             }
             JobRecord::Cancelled { job, at, units, by } => {
                 self.cancel(*job, *at, units.as_deref(), by, &mut touched);
@@ -77,15 +77,19 @@ impl JobTable {
                 j.note(reason.clone());
                 true
             }),
-            JobRecord::Rests { job, unit, until } => self.with(*job, &mut touched, |j| {
+            JobRecord::Rests { job, unit, until, home } => self.with(*job, &mut touched, |j| {
                 let carry = j.carried.get_mut(unit);
                 let known = carry.is_some();
                 if let Some(c) = carry {
                     (c.to, c.rest) = (None, *until);
+                    c.rounds = c.rounds.saturating_add(u16::from(*home));
                     c.tried.clear();
                 }
                 known
             }),
+            JobRecord::GivenUp { job, unit, at, reason } => {
+                self.give_up(*job, *unit, *at, reason, &mut touched);
+            }
             JobRecord::Dropped { job, unit, attempt } => self.with(*job, &mut touched, |j| {
                 let before = j.spent.len();
                 j.spent.retain(|s| (s.unit, s.attempt) != (*unit, *attempt));
@@ -189,7 +193,7 @@ impl JobTable {
     pub(super) fn apply_own(&mut self, job: u64, report: &Report, at: Millis) -> Touched {
         let mut touched = Touched::default();
         let site = self.site.clone();
-        self.hosted(&site, job, report.attempt, &report.events, &mut touched);
+        self.hosted(&site, job, report.attempt, &report.events, at, &mut touched);
         self.settle(at, &mut touched);
         touched
     }
@@ -201,6 +205,7 @@ impl JobTable {
         job: u64,
         attempt: u16,
         events: &[HostedEvent],
+        heard: Millis,
         touched: &mut Touched,
     ) {
         let number = self.sites.number(site);
@@ -229,10 +234,13 @@ impl JobTable {
                 HostedRun::Left { node, usage, carried, why } => {
                     let at = place(Some(node));
                     let input = Input::Leave { at, when: e.at };
+                    let unit = j.units.get(e.unit as usize);
+                    let began = unit.is_some_and(|u| matches!(u.phase, Phase::Running { .. }));
                     let hit = step(j, e.unit, Some(attempt), &input, load);
                     if hit {
                         j.charge(*usage);
-                        j.leaves((e.unit, attempt), (at, e.at), carried, why);
+                        let heard = Heard { at: heard, began };
+                        j.leaves((e.unit, attempt), (at, e.at), carried, why, heard);
                     }
                     hit
                 }
@@ -252,6 +260,18 @@ impl JobTable {
             j.seq += 1;
             touched.jobs.insert(job);
         }
+    }
+
+    /// A unit that left is lost, or begun anew where its author lets it: nobody has it.
+    fn give_up(&mut self, job: u64, unit: u32, when: Millis, reason: &str, touched: &mut Touched) {
+        let Some(j) = self.jobs.get(&job) else { return };
+        if !j.units.get(unit as usize).is_some_and(Unit::waits_carried) {
+            return;
+        }
+        let Some(at) = j.carried.get(&unit).map(|c| c.from) else { return };
+        let how = UnitEnd::Lost { reason: reason.to_owned() };
+        let input = Input::End { at, when, how, used: Used::default() };
+        self.each(job, &[UnitRun { first: unit, count: 1 }], None, &input, touched);
     }
 
     fn cancel(
@@ -305,6 +325,7 @@ fn time_of(record: &JobRecord) -> Millis {
         | JobRecord::Returned { at, .. }
         | JobRecord::Refused { at, .. }
         | JobRecord::Happened { at, .. }
+        | JobRecord::GivenUp { at, .. }
         | JobRecord::Cancelled { at, .. } => *at,
         _ => Millis(0),
     }
@@ -336,10 +357,12 @@ pub(super) fn step(
         return false;
     }
     let (before, pending, tried) = (u.phase.index(), u.phase.pending(), u.attempt);
+    let waited = u.waits_carried();
     if !u.on(input, spec.retry) {
         return false;
     }
     let (after, again, carried) = (u.phase.index(), u.attempt > tried, u.carried);
+    let waits = u.waits_carried();
     load.moved(pending, u.phase.pending(), &spec.resources);
     let bad = matches!(u.phase, Phase::Failed { .. } | Phase::Lost { .. } | Phase::Refused { .. });
     if bad {
@@ -352,6 +375,7 @@ pub(super) fn step(
     job.tally.step(before, after);
     if let Some(t) = job.tasks.get_mut(task) {
         t.tally.step(before, after);
+        t.carried = (t.carried + u32::from(waits)).saturating_sub(u32::from(waited));
         if after == Phase::Queued.index() {
             t.cursor = t.cursor.min(unit);
         }

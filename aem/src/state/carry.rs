@@ -4,6 +4,7 @@ use super::job::Job;
 use super::unit::{Input, Place};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeSet;
+use std::time::Duration;
 use xos_api::aem::{Carried, MOVES_KEPT, OutputStream};
 use xos_base::{ClusterId, Millis, SiteId};
 
@@ -46,7 +47,24 @@ pub struct Carry {
     pub tried: BTreeSet<u16>,
     /// Until when nobody is asked: all had refused.
     pub rest: Millis,
+    /// How often all had, that where it was among them.
+    #[serde(default)]
+    pub rounds: u16,
 }
+
+/// What is known of a run that left besides what its site says.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Heard {
+    /// When that was heard, by this core's clock.
+    pub(super) at: Millis,
+    /// Whether it was told to have begun.
+    pub(super) began: bool,
+}
+
+/// Most runs of one job that left and whose output is the beginning of what their units write now.
+pub const LIVE_MAX: usize = 4096;
+/// How long a unit rests that left without having begun: its site gave it back as it came.
+pub const RETURN_PAUSE: Duration = Duration::from_secs(60);
 
 /// The image of a unit that is not needed any more, where it is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -92,6 +110,7 @@ impl Job {
         (from, at): (Place, Millis),
         carried: &Carried,
         why: &str,
+        heard: Heard,
     ) {
         let going = self.going.remove(&unit).filter(|g| g.attempt == attempt);
         let goes_on = self.units.get(unit as usize).is_some_and(|u| u.carried);
@@ -113,18 +132,25 @@ impl Job {
             return;
         }
         let to = going.map(|g| g.to);
-        let (carried, tried, rest) = (Box::new(carried.clone()), BTreeSet::new(), Millis(0));
-        let carry = Carry { carried, from, attempt, since: at, to, tried, rest };
-        self.carried.insert(unit, carry);
+        let (carried, tried, rounds) = (Box::new(carried.clone()), BTreeSet::new(), 0);
+        let since = heard.at;
+        let rest = if heard.began { Millis(0) } else { since.plus(RETURN_PAUSE) };
+        let carry = Carry { carried, from, attempt, since, to, tried, rest, rounds };
+        // It left anew from where it had come to: the image before is not the last any more.
+        if let Some(c) = self.carried.insert(unit, carry) {
+            self.spent.push(Spent { unit, attempt: c.attempt, site: c.from.site });
+        }
     }
 
-    /// Of moves that only history knows the oldest goes when there are many.
+    /// When there are many the oldest goes of those that only history knows, and of the others.
     fn moved(&mut self, moved: Moved) {
-        let past = self.moves.iter().filter(|m| !m.live).count();
-        if past >= MOVES_KEPT
-            && let Some(oldest) = self.moves.iter().position(|m| !m.live)
-        {
-            self.moves.remove(oldest);
+        for (live, most) in [(false, MOVES_KEPT), (true, LIVE_MAX)] {
+            let like = |m: &Moved| m.live == live;
+            if self.moves.iter().filter(|m| like(m)).count() >= most
+                && let Some(oldest) = self.moves.iter().position(like)
+            {
+                self.moves.remove(oldest);
+            }
         }
         self.moves.push(moved);
     }
@@ -162,190 +188,31 @@ impl Job {
 
     /// Units of a task that are queued and begin anew, or for the first time.
     pub fn fresh(&self, task: usize) -> u32 {
-        let queued = self.tasks.get(task).map_or(0, |t| t.tally.queued());
-        if self.carried.is_empty() {
-            return queued;
-        }
-        let waits = |unit: &&u32| {
-            let u = self.units.get(**unit as usize);
-            self.task_of(**unit) == task && u.is_some_and(super::unit::Unit::waits_carried)
-        };
-        let carried = u32::try_from(self.carried.keys().filter(waits).count()).unwrap_or(u32::MAX);
-        queued.saturating_sub(carried)
+        self.tasks.get(task).map_or(0, |t| t.tally.queued().saturating_sub(t.carried))
     }
 
-    /// The run that has this byte of what a unit wrote, when it is one that left, and how many
-    /// bytes of it follow there.
-    pub fn wrote(&self, unit: u32, stream: OutputStream, offset: u64) -> Option<(&Moved, u64)> {
+    /// The runs that left and have what a unit wrote from a byte on, in their order, each with the
+    /// byte from which on the next one has it.
+    pub fn wrote(
+        &self,
+        unit: u32,
+        stream: OutputStream,
+        offset: u64,
+    ) -> impl Iterator<Item = (&Moved, u64)> {
         let index = match stream {
             OutputStream::Stdout => 0,
             OutputStream::Stderr => 1,
         };
-        let mut runs = self.moves.iter().filter(|m| m.unit == unit && m.live);
-        let moved = runs.find(|m| m.wrote[index] > offset)?;
-        Some((moved, moved.wrote[index] - offset))
+        let mut from = offset;
+        self.moves.iter().filter(move |m| m.unit == unit && m.live).filter_map(move |m| {
+            let end = m.wrote[index];
+            (end > from).then(|| {
+                from = end;
+                (m, end)
+            })
+        })
     }
 }
 
 #[cfg(test)]
-mod tests {
-    use super::super::{JobRecord, JobTable};
-    use super::*;
-    use crate::testing;
-    use xos_api::aem::{HostedEvent, HostedRun, Refusal, UnitEnd, UnitRun, Usage};
-
-    fn site(name: &str) -> SiteId {
-        name.parse().unwrap()
-    }
-
-    fn carried(wrote: u64) -> Box<Carried> {
-        Box::new(Carried {
-            cluster: "c1.pisa".parse().unwrap(),
-            tree: 7,
-            version: 2,
-            nodes: vec!["n1.pisa".parse().unwrap()],
-            key: "0".repeat(64),
-            bytes: 1,
-            pid: 65_432,
-            cpu_group: 1,
-            base: 1_000_000,
-            stdout_bytes: wrote,
-            stderr_bytes: 0,
-            to: None,
-        })
-    }
-
-    fn happened(from: &str, attempt: u16, what: HostedRun) -> JobRecord {
-        let (at, events) = (Millis(20), vec![HostedEvent { unit: 0, at: Millis(20), what }]);
-        JobRecord::Happened { site: site(from), seq: 1, job: 1, attempt, at, events }
-    }
-
-    fn started(at: &str) -> HostedRun {
-        HostedRun::Started { node: site(at).node("c1").unwrap() }
-    }
-
-    fn left(at: &str, wrote: u64) -> HostedRun {
-        let node = site(at).node("c1").unwrap();
-        let (usage, carried, why) = (Usage::default(), carried(wrote), "full".into());
-        HostedRun::Left { node, usage, carried, why }
-    }
-
-    fn ended(how: UnitEnd) -> HostedRun {
-        let (node, started, usage, output) = Default::default();
-        HostedRun::Ended { node, started, how, usage, output }
-    }
-
-    fn taken(table: &mut JobTable, by: &str, attempt: u16) {
-        let units = || vec![UnitRun { first: 0, count: 1 }];
-        let (job, task) = (1, 0);
-        table.apply(&JobRecord::Offered { job, task, site: site(by), units: units(), attempt });
-        table.apply(&JobRecord::Accepted { job, site: site(by), units: units(), attempt });
-    }
-
-    /// A job of one unit that runs in a cluster at pisa.
-    fn table() -> JobTable {
-        let mut table = JobTable::new(site("rennes"));
-        let mut spec = testing::spec(&[("main", "0", &[])]);
-        spec.tasks[0].checkpointable = true;
-        let (spec, member) = (Box::new(spec), Box::new(testing::alice()));
-        let at = Millis(5);
-        table.apply(&JobRecord::Submitted {
-            job: 1,
-            at,
-            spec,
-            member,
-            proof: None,
-            watched: false,
-        });
-        table.apply(&JobRecord::Mandated { job: 1, mandate: "m".into() });
-        taken(&mut table, "pisa", 0);
-        table.apply(&happened("pisa", 0, started("pisa")));
-        table
-    }
-
-    /// If it failed, a unit that moved would run twice, or be forgotten on its way, or its image
-    /// stay where it was for ever.
-    #[test]
-    fn a_unit_is_carried_until_it_runs_elsewhere() {
-        let mut t = table();
-        let to = Goal { site: site("delft"), cluster: None };
-        let (at, by) = (Millis(10), "alice".to_owned());
-        t.apply(&JobRecord::Going { job: 1, unit: 0, attempt: 0, to: to.clone(), at, by });
-        t.apply(&happened("pisa", 0, left("pisa", 30)));
-        let job = t.job(1).unwrap();
-        let u = &job.units[0];
-        assert!(u.carried && u.attempt == 1 && u.moves == 1 && job.tally.queued() == 1);
-        assert_eq!((job.fresh(0), job.carried[&0].to.clone()), (0, Some(to)));
-        assert!(job.going.is_empty() && job.spent.is_empty());
-        // The same again, and what the run before says, change nothing.
-        t.apply(&happened("pisa", 0, left("pisa", 30)));
-        t.apply(&happened("pisa", 0, ended(UnitEnd::Exit { code: 1 })));
-        assert_eq!(t.job(1).unwrap().units[0].attempt, 1);
-        taken(&mut t, "delft", 1);
-        t.apply(&happened("delft", 1, ended(UnitEnd::NotStarted { reason: "a pid".into() })));
-        let job = t.job(1).unwrap();
-        assert!(job.units[0].carried && job.units[0].attempt == 2, "it goes on elsewhere");
-        assert_eq!(job.carried[&0].tried.len(), 1);
-        taken(&mut t, "pisa", 2);
-        t.apply(&happened("pisa", 2, started("pisa")));
-        let job = t.job(1).unwrap();
-        assert!(job.carried.is_empty() && !job.units[0].carried);
-        let pisa = t.site_number(&site("pisa")).unwrap();
-        assert_eq!(job.spent, [Spent { unit: 0, attempt: 0, site: pisa }]);
-        assert!(job.moves[0].to.is_some());
-        t.apply(&JobRecord::Dropped { job: 1, unit: 0, attempt: 0 });
-        t.apply(&happened("pisa", 2, ended(UnitEnd::Exit { code: 0 })));
-        let job = t.job(1).unwrap();
-        assert!(job.spent.is_empty() && job.state.is_final());
-        let text = serde_json::to_string(job).unwrap();
-        assert_eq!(serde_json::from_str::<Job>(&text).unwrap(), *job);
-    }
-
-    /// If it failed, a unit that nobody wants any more would go on at another site.
-    #[test]
-    fn a_unit_that_is_cancelled_on_its_way_goes_nowhere() {
-        let mut t = table();
-        t.apply(&happened("pisa", 0, left("pisa", 0)));
-        let (at, by) = (Millis(30), String::new());
-        t.apply(&JobRecord::Cancelled { job: 1, at, units: None, by: by.clone() });
-        let job = t.job(1).unwrap();
-        assert!(job.state.is_final() && job.carried.is_empty() && job.spent.len() == 1);
-        let mut t = table();
-        t.apply(&JobRecord::Cancelled { job: 1, at, units: None, by });
-        t.apply(&happened("pisa", 0, left("pisa", 0)));
-        let job = t.job(1).unwrap();
-        assert!(job.state.is_final() && job.carried.is_empty() && job.spent.len() == 1);
-    }
-
-    /// If it failed, one site that refuses a running unit would get none of the job's others.
-    #[test]
-    fn a_site_that_refuses_what_is_carried_is_not_struck() {
-        let mut t = table();
-        t.apply(&happened("pisa", 0, left("pisa", 0)));
-        let (units, attempt) = (vec![UnitRun { first: 0, count: 1 }], 1);
-        let (job, task, delft) = (1, 0, site("delft"));
-        let offered = (delft.clone(), units.clone());
-        t.apply(&JobRecord::Offered { job, task, site: offered.0, units: offered.1, attempt });
-        let refusal = Refusal { rule: "foreign-program".into(), text: "no".into(), later: false };
-        t.apply(&JobRecord::Returned { job, site: delft, units, attempt, at: Millis(9), refusal });
-        let job = t.job(1).unwrap();
-        assert!(job.tasks[0].refused_by.is_empty());
-        assert!(job.units[0].carried && job.carried[&0].tried.len() == 1);
-    }
-
-    /// If it failed, what a unit wrote before it moved would be read twice, or not at all.
-    #[test]
-    fn what_was_written_is_read_where_it_is() {
-        let mut t = table();
-        t.apply(&happened("pisa", 0, left("pisa", 30)));
-        taken(&mut t, "delft", 1);
-        t.apply(&happened("delft", 1, started("delft")));
-        t.apply(&happened("delft", 1, left("delft", 45)));
-        let job = t.job(1).unwrap();
-        let at = |offset| job.wrote(0, OutputStream::Stdout, offset).map(|(m, n)| (m.attempt, n));
-        assert_eq!([at(0), at(29)], [Some((0, 30)), Some((0, 1))]);
-        assert_eq!([at(30), at(44)], [Some((1, 15)), Some((1, 1))]);
-        assert_eq!(at(45), None);
-        assert_eq!(job.wrote(0, OutputStream::Stderr, 0), None);
-    }
-}
+mod tests;

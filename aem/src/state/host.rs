@@ -88,6 +88,9 @@ pub struct LeftRun {
     pub attempt: u16,
     /// The envelope.
     pub serial: u32,
+    /// Its image is not needed any more: the owner said so. Until then it may be all there is.
+    #[serde(default)]
+    pub over: bool,
 }
 
 /// The serial that stands for no envelope.
@@ -162,6 +165,9 @@ pub struct Placement {
     /// What units go on from that came from a cluster and have not begun here.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub carried: BTreeMap<u32, Box<Carried>>,
+    /// When these came: they do not wait here for ever.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub came: BTreeMap<u32, Millis>,
     /// Runs that left.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub left: Vec<LeftRun>,
@@ -186,6 +192,11 @@ impl Placement {
                 self.left.iter().find(is).map(|l| l.serial)
             }
         }
+    }
+
+    /// Whether a unit that left may go on from an image that is here and nowhere else.
+    pub fn is_needed(&self) -> bool {
+        self.left.iter().any(|l| !l.over)
     }
 
     /// When something began or ended last.

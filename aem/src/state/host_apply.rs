@@ -45,6 +45,13 @@ impl HostTable {
                 of = Some((job, *at));
                 self.cancelled(job, *at, units.as_deref(), &mut batches);
             }
+            HostRecord::Spent { job, unit, attempt } => {
+                if let Some(p) = self.placements.get_mut(job) {
+                    let of_run = p.left.iter_mut();
+                    let of_run = of_run.filter(|l| (l.unit, l.attempt) == (*unit, *attempt));
+                    of_run.for_each(|l| l.over = true);
+                }
+            }
             HostRecord::Forgotten { job } => {
                 if let Some(p) = self.placements.get_mut(job) {
                     p.forgotten = true;
@@ -68,6 +75,10 @@ impl HostTable {
             }
         }
         if let Some(job) = job_of(record) {
+            if let Some(p) = self.placements.get_mut(job) {
+                let carried = &p.carried;
+                p.came.retain(|unit, _| carried.contains_key(unit));
+            }
             self.reindex(job);
         }
         match of {
@@ -139,6 +150,7 @@ impl HostTable {
                 last_serial: 0,
                 forgotten: false,
                 carried: BTreeMap::new(),
+                came: BTreeMap::new(),
                 left: Vec::new(),
             };
             self.hold(&placement.job.site, placement.held(), true);
@@ -168,9 +180,14 @@ impl HostTable {
                 p.units.insert(unit, h);
                 p.waiting.insert(unit);
                 match carried {
-                    Some(carried) => p.carried.insert(unit, carried.clone()),
-                    None => p.carried.remove(&unit),
-                };
+                    Some(carried) => {
+                        p.carried.insert(unit, carried.clone());
+                        p.came.insert(unit, *at);
+                    }
+                    None => {
+                        p.carried.remove(&unit);
+                    }
+                }
             }
         }
         self.hold(&job.site, more, true);
@@ -264,7 +281,7 @@ impl HostTable {
                     e.ended += 1;
                     p.carried.remove(&event.unit);
                     let (unit, attempt) = (event.unit, event.attempt);
-                    p.left.push(LeftRun { unit, attempt, serial });
+                    p.left.push(LeftRun { unit, attempt, serial, over: false });
                     let (usage, carried, why) = (*usage, carried.clone(), why.clone());
                     HostedRun::Left { node, usage, carried, why }
                 }
@@ -398,6 +415,7 @@ fn job_of(record: &HostRecord) -> Option<&JobId> {
         | HostRecord::Happened { job, .. }
         | HostRecord::Decided { job, .. }
         | HostRecord::Cancelled { job, .. }
+        | HostRecord::Spent { job, .. }
         | HostRecord::Forgotten { job }
         | HostRecord::Closed { job, .. } => Some(job),
         HostRecord::Acknowledged { .. } => None,

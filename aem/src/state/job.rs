@@ -90,6 +90,15 @@ pub struct Task {
     /// Sites that will never run it.
     #[serde(default)]
     pub refused_by: BTreeSet<u16>,
+    /// Of its queued units those that go on from an image.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub carried: u32,
+}
+
+// serde wants a reference.
+#[allow(clippy::trivially_copy_pass_by_ref)]
+fn is_zero(n: &u32) -> bool {
+    *n == 0
 }
 
 /// A job.
@@ -174,7 +183,7 @@ impl Job {
             own.add(&Phase::Waiting, len);
             tally.add(&Phase::Waiting, len);
             let refused_by = BTreeSet::new();
-            tasks.push(Task { first, tally: own, cursor: first, refused_by });
+            tasks.push(Task { first, tally: own, cursor: first, refused_by, carried: 0 });
             first += len;
         }
         Job {

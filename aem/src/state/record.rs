@@ -233,6 +233,21 @@ pub enum JobRecord {
         unit: u32,
         /// Until when.
         until: Millis,
+        /// Whether the site where it was refused it as well: after many such rounds it is given
+        /// up.
+        #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+        home: bool,
+    },
+    /// Nobody took a unit that left in many rounds: it is lost, or begun anew.
+    GivenUp {
+        /// The job.
+        job: u64,
+        /// The unit.
+        unit: u32,
+        /// When.
+        at: Millis,
+        /// Why, as the last of them said.
+        reason: String,
     },
     /// The site of a unit that left does not have its image any more.
     Dropped {
@@ -359,6 +374,15 @@ pub enum HostRecord {
         at: Millis,
         /// The units; none: all.
         units: Option<Vec<UnitRun>>,
+    },
+    /// The owner does not need the image of a run that left any more.
+    Spent {
+        /// The job.
+        job: JobId,
+        /// The unit.
+        unit: u32,
+        /// The run.
+        attempt: u16,
     },
     /// The owner does not want anything of the job any more.
     Forgotten {

@@ -317,6 +317,10 @@ impl Unit {
                 | Phase::Running { at: here, .. },
                 Input::End { at, when, how, used },
             ) if here.site == at.site => Some(self.ended(*at, *when, how, *used, retry)),
+            // No site has it: this core gives it up.
+            (Phase::Queued, Input::End { at, when, how, used }) if self.carried => {
+                Some(self.ended(*at, *when, how, *used, retry))
+            }
             (
                 Phase::Offered { at: here }
                 | Phase::Placed { at: here }

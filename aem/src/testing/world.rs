@@ -40,6 +40,10 @@ pub(crate) struct Asked {
     pub(crate) leaves: Mutex<Vec<HostLeave>>,
     /// What they answer to that next, instead of yes.
     pub(crate) stays: Mutex<VecDeque<Error>>,
+    /// Of whose output they were asked: site, run, offset, most bytes.
+    pub(crate) reads: Mutex<Vec<(SiteId, Option<u16>, u64, u32)>>,
+    /// What they answer to that.
+    pub(crate) outputs: Mutex<VecDeque<Result<OutputPart, Error>>>,
     /// Whether the members that somebody asks about are suspended.
     pub(crate) suspended: Mutex<bool>,
     /// The VOs that are erased.
@@ -111,6 +115,8 @@ pub(crate) async fn core_in(
         refusals: Mutex::default(),
         offers: Mutex::default(),
         leaves: Mutex::default(),
+        reads: Mutex::default(),
+        outputs: Mutex::default(),
         stays: Mutex::default(),
         suspended: Mutex::default(),
         erased: Mutex::default(),
@@ -202,8 +208,10 @@ impl World for Asked {
         self.note("cancel_hosted");
         Ok(Done {})
     }
-    async fn host_output(&self, _: &SiteId, _: HostOutput) -> Result<OutputPart, Error> {
-        Err(Error::unsupported("no output here"))
+    async fn host_output(&self, site: &SiteId, r: HostOutput) -> Result<OutputPart, Error> {
+        lock(&self.reads).push((site.clone(), r.attempt, r.offset, r.limit));
+        let part = lock(&self.outputs).pop_front();
+        part.unwrap_or_else(|| Err(Error::unsupported("no output here")))
     }
     async fn host_checkpoints(&self, _: &SiteId, _: HostCheckpoints) -> Result<Checkpoints, Error> {
         Err(Error::unavailable("pisa is not reached"))

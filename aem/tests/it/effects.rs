@@ -131,7 +131,7 @@ impl World for TestWorld {
     }
     async fn unit_output(&self, node: &NodeId, r: UnitOutput) -> Result<OutputPart, Error> {
         let data = STANDARD.encode(format!("unit {} on {node}\n", r.unit));
-        Ok(OutputPart { data, eof: true })
+        Ok(OutputPart::new(data, true))
     }
     async fn set_ticket(&self, _: &NodeId, _: SetTicket) -> Result<Done, Error> {
         Ok(Done {})

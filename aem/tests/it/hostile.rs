@@ -4,6 +4,7 @@ use crate::node::Node;
 use crate::one_site::{spec, submit};
 use crate::world::{Site, until};
 use xos_api::aem::*;
+use xos_api::audit::Outcome;
 use xos_api::node::units::RenewTicket;
 use xos_base::{Kind, Millis};
 
@@ -177,5 +178,29 @@ async fn a_node_gets_a_fresh_ticket_for_work_of_its_own() {
     site.ask(&alice, CancelJob { job: job.clone() }).await.unwrap();
     site.end_of(&alice, &job).await;
     assert_eq!(ask(worker).await.unwrap_err().kind, Kind::NotFound, "its work is over");
+    aem.stop().await;
+}
+
+/// If it failed, nobody at a site would see that another one tries to stop what is not its own.
+#[tokio::test(flavor = "multi_thread")]
+async fn who_asks_for_units_in_vain_is_in_the_audit() {
+    let (rennes, pisa) = (Site::new("rennes", &["n1"]).await, Site::new("pisa", &["n1"]).await);
+    pisa.trusts(&rennes);
+    let aem = pisa.start(|_| {}).await;
+    let core = pisa.core_of(&rennes);
+    for (job, kind) in [("1.delft", Kind::Denied), ("1.rennes", Kind::Conflict)] {
+        let job = job.parse().unwrap();
+        let r = HostLeave { job, unit: 3, attempt: 0, at: Millis(1), over: false };
+        assert_eq!(pisa.ask(&core, r).await.unwrap_err().kind, kind);
+    }
+    let told = until("both are told", async || {
+        let events = pisa.audit.events();
+        let of = events.into_iter().filter(|e| e.what == "leave_cluster");
+        let told: Vec<_> = of.map(|e| (e.on, e.outcome)).collect();
+        (told.len() == 2).then_some(told)
+    })
+    .await;
+    let [first, second] = ["1.delft:3".to_owned(), "1.rennes:3".to_owned()];
+    assert_eq!(told, [(first, Outcome::Refused), (second, Outcome::Refused)]);
     aem.stop().await;
 }

@@ -4,7 +4,7 @@ use super::{Carried, InlineOutput, Outline, OutputPart, OutputStream, TaskSpec, 
 use crate::{Done, request, subscribe};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
-use xos_base::{JobId, Millis, NodeId, SiteId, UnitId, VoId};
+use xos_base::{ClusterId, JobId, Millis, NodeId, SiteId, UnitId, VoId};
 
 /// Units that follow one another in a job's numbering and belong to one task.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
@@ -200,6 +200,27 @@ pub struct SiteCapacity {
     /// The sites whose running units its clusters take.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub takes_from: Vec<SiteId>,
+    /// Its clusters: what goes on from an image waits nowhere, and so needs room in one of them.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub clusters: Vec<ClusterRoom>,
+}
+
+/// The room in a cluster, whose nodes are in [`SiteCapacity::pools`] too.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct ClusterRoom {
+    /// The cluster.
+    pub cluster: ClusterId,
+    /// The architecture of its nodes, as JSDL names it.
+    pub arch: String,
+    /// Processors that are not in use, in thousandths of one.
+    pub cpu_free_milli: u64,
+    /// Memory that is not in use, in bytes.
+    pub memory_free_bytes: u64,
+    /// Most processors that one unit can have, in thousandths of one.
+    pub node_cpu_milli: u32,
+    /// Most memory that one unit can have, in bytes.
+    pub node_memory_bytes: u64,
 }
 
 /// What is left of a VO's share at a site.

@@ -281,4 +281,15 @@ pub struct OutputPart {
     pub data: String,
     /// Whether nothing follows: the unit has ended and this is all.
     pub eof: bool,
+    /// From which byte on this is, when what comes before it is nowhere any more, as where a unit
+    /// that moved was before. Absent: from the offset asked for.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub from: Option<u64>,
+}
+
+impl OutputPart {
+    /// A part from the offset asked for: base64, and whether nothing follows.
+    pub fn new(data: String, eof: bool) -> OutputPart {
+        OutputPart { data, eof, from: None }
+    }
 }

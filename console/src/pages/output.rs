@@ -103,15 +103,31 @@ struct Source {
 }
 
 impl Source {
-    /// Bytes from `offset`, and whether nothing follows.
+    /// Bytes from `offset`, and whether nothing follows; without what is nowhere any more.
     async fn read(&self, offset: u64, limit: u32) -> Result<(Vec<u8>, bool), Error> {
+        let (_, bytes, eof) = self.part(offset, limit).await?;
+        Ok((bytes, eof))
+    }
+
+    /// The same of an output that is to be whole.
+    async fn whole(&self, offset: u64, limit: u32) -> Result<(Vec<u8>, bool), Error> {
+        let (from, bytes, eof) = self.part(offset, limit).await?;
+        if from.is_some_and(|from| from > offset) {
+            let text = format!("its bytes from {offset} on are not kept any more");
+            return Err(Error::not_found(text).hint("`xout` prints what is left"));
+        }
+        Ok((bytes, eof))
+    }
+
+    /// Bytes, from where on they are when not from `offset`, and whether nothing follows.
+    async fn part(&self, offset: u64, limit: u32) -> Result<(Option<u64>, Vec<u8>, bool), Error> {
         let ask =
             ReadOutput { unit: self.unit.clone(), stream: self.stream, offset, limit: Some(limit) };
         let part = self.grid.local(self.caller.clone(), ask).await?;
         let bytes = STANDARD
             .decode(&part.data)
             .map_err(|_| Error::internal("the node sent output that is no base64"))?;
-        Ok((bytes, part.eof))
+        Ok((part.from, bytes, part.eof))
     }
 
     /// The last [`TAIL`] bytes or so, and how many stand before them. The API tells no length,
@@ -189,7 +205,7 @@ async fn feed(
                 Stop::SignedOut | Stop::NoSuchPage => over(),
             })?;
             let source = Source { grid: visit.console.grid.clone(), caller, unit, stream };
-            source.read(offset, OUTPUT_PART_MAX).await
+            source.whole(offset, OUTPUT_PART_MAX).await
         }
     };
     let ended = tokio::select! {
@@ -227,7 +243,7 @@ pub(crate) async fn download(visit: Visit) -> Shown {
     let caller = visit.member(&vo).await?;
     let source = Source { grid: visit.console.grid.clone(), caller, unit: unit.clone(), stream };
     // The first answer decides whether there is a file or a page that says why not.
-    source.read(0, 1).await?;
+    source.whole(0, 1).await?;
     let place = live::place(&visit)?;
     let (sender, receiver) = mpsc::channel(WAITING_MAX);
     let file = format!("{}-{}.{name}.txt", unit.job, unit.index);

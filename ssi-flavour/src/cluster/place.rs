@@ -15,6 +15,8 @@ use xos_base::{Millis, VoId};
 pub const ONE: u64 = 1000;
 /// What a tree is expected to run on is what it ran, at most this.
 const AHEAD_MAX: Duration = Duration::from_secs(600);
+/// For so long at least a tree is where it is before its loads move it.
+pub const HERE_MIN: Duration = Duration::from_secs(10);
 
 /// The probe: how many processes want to run, as a mean that forgets. Sampled once a second.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
@@ -130,6 +132,8 @@ pub struct TreeView {
     pub load: u64,
     /// For how long it runs.
     pub age: Duration,
+    /// For how long it is on this node.
+    pub here: Duration,
     /// Its memory, which a move takes along.
     pub bytes: u64,
     /// Whether it may move at all.
@@ -235,6 +239,8 @@ pub fn balance(
             continue;
         }
         let here = trees.iter().filter(|t| t.node == from.number && t.moves);
+        // What was just made there says little of how it will be, and who moved it there meant it.
+        let here = here.filter(|t| t.here >= HERE_MIN);
         let best = here.filter_map(|t| best_of(policy, &views, costs, from, t)).max_by(by_gain);
         let Some((_, t, to)) = best else { continue };
         out.push(Move { tree: t.tree, from: from.number, to });

@@ -76,6 +76,8 @@ pub(super) struct Cluster {
     pub costs: Costs,
     /// Since when each tree is known.
     pub since: BTreeMap<TreeId, Millis>,
+    /// When each tree that moved came where it is.
+    pub arrived: BTreeMap<TreeId, Millis>,
     /// When each tree was checkpointed last, or that was tried.
     pub saved: BTreeMap<TreeId, Millis>,
     /// Why the last move or checkpoint of a tree came to nothing, and when.
@@ -129,6 +131,7 @@ impl Cluster {
             moved: BTreeMap::new(),
             costs: Costs::default(),
             since,
+            arrived: BTreeMap::new(),
             saved: BTreeMap::new(),
             trouble: BTreeMap::new(),
             unheld: BTreeMap::new(),
@@ -327,7 +330,11 @@ impl Cluster {
                 self.saved.insert(tree, now);
                 self.trouble.insert(tree, (reason.clone(), now));
             }
-            TreeRecord::Committed { .. } | TreeRecord::Barred { .. } => {
+            TreeRecord::Committed { .. } => {
+                self.arrived.insert(tree, now);
+                self.trouble.remove(&tree);
+            }
+            TreeRecord::Barred { .. } => {
                 self.trouble.remove(&tree);
             }
             TreeRecord::Saved { .. } => {
@@ -346,6 +353,7 @@ impl Cluster {
                 self.programs.remove(&tree);
                 self.outputs.remove(&tree);
                 self.since.remove(&tree);
+                self.arrived.remove(&tree);
                 self.saved.remove(&tree);
                 self.trouble.remove(&tree);
                 self.leaving.remove(&tree);

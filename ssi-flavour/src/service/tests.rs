@@ -83,7 +83,7 @@ impl NodesOut for Played {
     }
 
     async fn output(&self, node: &NodeId, r: ClusterOutput) -> Result<OutputPart, Error> {
-        Ok(OutputPart { data: format!("{node} {} {}", r.tree, r.from), eof: true })
+        Ok(OutputPart::new(format!("{node} {} {}", r.tree, r.from), true))
     }
 
     async fn forget(&self, _: &NodeId, _: ClusterForget) -> Result<Done, Error> {

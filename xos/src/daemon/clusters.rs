@@ -16,7 +16,7 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use xos_api::aem::TaskSpec;
 use xos_api::node::units::EnvelopeId;
@@ -128,6 +128,29 @@ fn ops(cluster: &ClusterId, change: &Change) -> Result<Vec<Op>, Error> {
     })
 }
 
+/// What is written together. A unit that left is with its tree: a core that comes back with the
+/// one and not the other would run again here what goes on elsewhere.
+fn pieces(changes: &[Change]) -> Vec<Vec<&Change>> {
+    let left = |change: &Change| match change {
+        Change::Unit(_, unit) if unit.left.is_some() => unit.tree,
+        _ => None,
+    };
+    let of_left: BTreeSet<TreeId> = changes.iter().filter_map(left).collect();
+    let tree = |change: &Change| match change {
+        Change::Tree(tree, _) | Change::Gone(tree) if of_left.contains(tree) => Some(*tree),
+        _ => None,
+    };
+    let mut trees: BTreeMap<TreeId, &Change> =
+        changes.iter().filter_map(|change| Some((tree(change)?, change))).collect();
+    let mut all = Vec::new();
+    for change in changes.iter().filter(|change| tree(change).is_none()) {
+        let mut piece = vec![change];
+        piece.extend(left(change).and_then(|tree| trees.remove(&tree)));
+        all.push(piece);
+    }
+    all
+}
+
 /// The cluster and the change that an entry is.
 fn read(at: &Key, value: &[u8]) -> Result<(ClusterId, Change), Error> {
     let bad = || damaged(at, "nobody writes such a key");
@@ -195,8 +218,9 @@ impl Records for Registry {
 
     async fn keep(&self, cluster: &ClusterId, changes: &[Change]) -> Result<(), Error> {
         let mut waiting: Vec<Op> = Vec::new();
-        for change in changes {
-            let ops = ops(cluster, change)?;
+        for piece in pieces(changes) {
+            let ops = piece.into_iter().map(|change| ops(cluster, change));
+            let ops: Vec<Op> = ops.collect::<Result<Vec<_>, _>>()?.into_iter().flatten().collect();
             if waiting.len() + ops.len() > OPS_MAX {
                 let full = std::mem::take(&mut waiting);
                 self.store.txn(Vec::new(), full).await.map_err(StoreError::told)?;
@@ -237,6 +261,37 @@ mod tests {
         let kept = all.get(&cluster).unwrap();
         assert_eq!((kept.last, kept.nodes.get(&number)), (7, Some(&member)));
         assert_eq!(all.len(), 1);
+    }
+
+    /// If it failed, a core that is killed while it writes would come back with a unit that left
+    /// and a tree that did not, and run it beside the site where it goes on.
+    #[test]
+    fn a_unit_that_left_is_written_with_its_tree() {
+        let unit: Unit = serde_json::from_value(serde_json::json!({
+            "place": 0, "task": "a", "index": 7, "tree": 4, "spool": 1,
+            "stop": null, "started": [1, 5], "over": null,
+            "left": {
+                "seq": 2, "at": 8, "usage": { "wall_ms": 3, "cpu_ms": 1, "memory_bytes": 0 },
+                "carried": {
+                    "cluster": "c1.rennes", "tree": 4, "version": 2, "nodes": ["n1.rennes"],
+                    "key": "0".repeat(64), "bytes": 1, "pid": 65_432, "cpu_group": 1,
+                    "base": 100_000, "stdout_bytes": 0, "stderr_bytes": 0,
+                },
+            },
+        }))
+        .unwrap();
+        let envelope = EnvelopeId { job: "12.rennes".parse().unwrap(), serial: 3 };
+        let run = |unit| TreeUnit { envelope: envelope.clone(), unit, attempt: 1 };
+        let runs = Unit { left: None, tree: Some(TreeId(5)), ..unit.clone() };
+        let mut changes = vec![Change::Unit(run(7), unit), Change::Unit(run(8), runs)];
+        changes.extend((1..=OPS_MAX as u64).map(|n| Change::Gone(TreeId(n))));
+        let pieces = pieces(&changes);
+        assert_eq!(pieces.iter().map(Vec::len).sum::<usize>(), changes.len());
+        let (with, alone): (Vec<_>, Vec<_>) = pieces.iter().partition(|piece| piece.len() > 1);
+        assert_eq!(alone.len(), changes.len() - 2);
+        let [with] = with.as_slice() else { panic!("{} pieces", with.len()) };
+        assert!(matches!(with[0], Change::Unit(_, unit) if unit.left.is_some()));
+        assert!(matches!(with[1], Change::Gone(TreeId(4))));
     }
 
     /// If it failed, units of jobs would be lost with a restart of the core, or run twice.

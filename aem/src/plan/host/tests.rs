@@ -282,3 +282,87 @@ fn what_is_to_be_checkpointed_goes_to_clusters_only() {
     assert_eq!((refusal.text.as_str(), refusal.later), (text, false));
     assert!(plan(&t, &plain, Millis(1)).is_empty());
 }
+
+/// The units of an offer that goes on from an image of pisa, in the cluster that is named.
+fn came(table: &mut HostTable, to: Option<&str>) -> JobId {
+    let job: JobId = "9.pisa".parse().unwrap();
+    let mut spec = testing::spec(&[("m", "0", &[])]);
+    spec.tasks[0].checkpointable = true;
+    let mut record = testing::took(&job);
+    if let HostRecord::Took { at, what, units, carried, .. } = &mut record {
+        *at = Millis(1000);
+        *units = vec![testing::UNIT];
+        if let Some(what) = what {
+            what.spec = std::sync::Arc::new(spec.tasks.remove(0));
+        }
+        *carried = Some(Box::new(xos_api::aem::Carried {
+            cluster: "c1.pisa".parse().unwrap(),
+            tree: 7,
+            version: 2,
+            nodes: vec!["n1.pisa".parse().unwrap()],
+            key: "0".repeat(64),
+            bytes: 1,
+            pid: 65_432,
+            cpu_group: 1,
+            base: 1_000_000,
+            stdout_bytes: 0,
+            stderr_bytes: 0,
+            to: to.map(|c| c.parse().unwrap()),
+        }));
+    }
+    table.apply(&record);
+    job
+}
+
+/// If it failed, a unit that was stopped for this site would wait here without end, though it could
+/// go on where it was; or be told to be not started after its node got it.
+#[test]
+fn what_goes_on_from_an_image_waits_here_for_a_while_only() {
+    let (mut t, mut f) = (table(), clustered());
+    took(&mut t, "1.pisa", 2, 2000);
+    assert_eq!(run(&mut t, &f, 1), ["open 1 c1.rennes 2", "send 1 2"]);
+    let job = came(&mut t, None);
+    assert_eq!(run(&mut t, &f, 1001), [""; 0], "the cluster is full");
+    let until = 1000 + u64::try_from(CAME_MAX.as_millis()).unwrap();
+    assert_eq!(run(&mut t, &f, until - 1), [""; 0]);
+    let back = plan(&t, &f, Millis(until));
+    let not = |what: &Decision| matches!(what, Decision::NotStarted { .. });
+    assert!(matches!(&back[..], [HostRecord::Decided { what, .. }] if not(what)), "{back:?}");
+    t.apply(&back[0]);
+    let p = t.placement(&job).unwrap();
+    assert!(p.waiting.is_empty() && p.carried.is_empty() && p.came.is_empty());
+    // One that was sent is its node's.
+    f = clustered();
+    let mut t = table();
+    came(&mut t, None);
+    assert_eq!(run(&mut t, &f, 1001), ["open 1 c1.rennes 1", "send 1 1"]);
+    assert_eq!(run(&mut t, &f, until), [""; 0]);
+}
+
+/// If it failed, a unit would be stopped for a cluster that is full, because a node beside it, or
+/// another cluster, has room.
+#[test]
+fn room_for_what_goes_on_is_room_in_the_cluster() {
+    let (mut t, f) = (table(), clustered());
+    let mut spec = testing::spec(&[("m", "0", &[])]);
+    spec.tasks[0].checkpointable = true;
+    let (vo, task) = (spec.vo.clone(), spec.tasks.remove(0));
+    let room = |t: &HostTable, f: &Facts, only: Option<&str>| {
+        let only: Option<ClusterId> = only.map(|c| c.parse().unwrap());
+        has_room(t, f, &vo, &task, only.as_ref()).map_err(|r| (r.rule, r.later))
+    };
+    let busy = || Err(("busy".to_owned(), true));
+    assert_eq!(room(&t, &f, None), Ok(()));
+    assert_eq!(room(&t, &f, Some("c1.rennes")), Ok(()));
+    assert_eq!(room(&t, &f, Some("c2.rennes")), busy());
+    let told = |t: &HostTable| capacity(t, &f, &"pisa".parse().unwrap(), &[]).clusters;
+    assert_eq!((told(&t).len(), told(&t)[0].cpu_free_milli), (1, 4000));
+    took(&mut t, "1.pisa", 2, 2000);
+    run(&mut t, &f, 1);
+    // It has not begun yet, but has its place.
+    assert_eq!(told(&t)[0].cpu_free_milli, 0);
+    assert_eq!(room(&t, &f, None), busy());
+    let mut poor = clustered();
+    poor.shares.clear();
+    assert_eq!(room(&table(), &poor, None), busy());
+}

@@ -3,7 +3,10 @@
 //! A unit that left runs nowhere, and its image is started from once: it is offered to one site at
 //! a time, and to the next only when that one said that it will not begin with it.
 
-use super::{CARRY_PATIENCE, CARRY_PAUSE, Facts, Pass, candidates};
+use super::{CARRY_PATIENCE, CARRY_PAUSE, CARRY_ROUNDS, Facts, Pass, candidates};
+use crate::host::REASON_MAX;
+use crate::owner::cut;
+use crate::plan::room;
 use crate::state::JobTable;
 use crate::state::carry::{Carry, Goal};
 use crate::state::job::Job;
@@ -11,7 +14,7 @@ use crate::state::record::JobRecord;
 use crate::state::runs;
 use crate::state::unit::Phase;
 use std::collections::BTreeMap;
-use xos_api::aem::{MOVES_MAX, Refusal};
+use xos_api::aem::{MOVES_MAX, Refusal, TaskSpec};
 use xos_base::{Millis, SiteId};
 
 fn never(rule: &str, text: String) -> Refusal {
@@ -74,10 +77,7 @@ pub fn may_move(
     }
     takes(facts, &to.site, from)?;
     let pass = Pass { table, facts, now, out: Vec::new(), given: BTreeMap::new() };
-    match pass.judge(job, task, spec, &to.site)? {
-        room if room.now > 0 => Ok(()),
-        _ => Err(busy(&to.site)),
-    }
+    pass.judge_goal(job, task, spec, to)
 }
 
 fn busy(site: &SiteId) -> Refusal {
@@ -101,8 +101,10 @@ impl Pass<'_> {
         };
         let mut soon = false;
         for site in elsewhere.iter().filter(|s| !tried(s)) {
-            match self.judge_carried(job, unit, site, &home) {
-                Ok(()) => return self.hand(job, unit, site.clone()),
+            let cluster = carry.to.as_ref().and_then(|to| to.cluster.clone());
+            let goal = Goal { site: site.clone(), cluster };
+            match self.judge_carried(job, unit, &goal, &home) {
+                Ok(()) => return self.hand(job, unit, goal.site),
                 Err(r) => {
                     soon |= r.later;
                     self.note(job, job.task_of(unit), Some(site), &r);
@@ -114,35 +116,69 @@ impl Pass<'_> {
         }
         // Nobody else: it goes on where it was.
         if !tried(&home) {
-            match self.judge_carried(job, unit, &home, &home) {
+            let goal = Goal { site: home.clone(), cluster: None };
+            match self.judge_carried(job, unit, &goal, &home) {
                 Ok(()) => return self.hand(job, unit, home),
                 Err(r) => {
                     self.note(job, job.task_of(unit), Some(&home), &r);
                     if r.later {
-                        return;
+                        return self.ask_anew(job, unit, carry);
                     }
                 }
             }
         }
+        if carry.rounds >= CARRY_ROUNDS {
+            return self.give_up(job, unit);
+        }
         let until = self.now.plus(CARRY_PAUSE);
-        self.out.push(JobRecord::Rests { job: job.number, unit, until });
+        self.out.push(JobRecord::Rests { job: job.number, unit, until, home: true });
+    }
+
+    /// Where it was may take it later: until then all others are asked again now and then.
+    fn ask_anew(&mut self, job: &Job, unit: u32, carry: &Carry) {
+        if self.now.since(carry.since.max(carry.rest)) >= CARRY_PAUSE {
+            let (job, until) = (job.number, self.now);
+            self.out.push(JobRecord::Rests { job, unit, until, home: false });
+        }
+    }
+
+    fn give_up(&mut self, job: &Job, unit: u32) {
+        let task = job.task_spec(job.task_of(unit)).map(|t| &t.name);
+        let mut said = job.reasons.iter().rev();
+        let last = said.find(|r| r.site.is_some() && r.task.as_ref() == task);
+        let last = last.map_or("nobody said why", |r| r.text.as_str());
+        let reason = format!("no site went on with it, asked {CARRY_ROUNDS} times: {last}");
+        let (job, at, reason) = (job.number, self.now, cut(&reason, REASON_MAX));
+        self.out.push(JobRecord::GivenUp { job, unit, at, reason });
     }
 
     fn judge_carried(
         &self,
         job: &Job,
         unit: u32,
-        site: &SiteId,
+        goal: &Goal,
         home: &SiteId,
     ) -> Result<(), Refusal> {
-        takes(self.facts, site, home)?;
+        takes(self.facts, &goal.site, home)?;
         let task = job.task_of(unit);
         let spec = job.task_spec(task);
         let spec = spec.ok_or_else(|| never("malformed", "the unit has no task".to_owned()))?;
-        match self.judge(job, task, spec, site)? {
-            room if room.now > 0 => Ok(()),
-            _ => Err(busy(site)),
+        self.judge_goal(job, task, spec, goal)
+    }
+
+    /// Whether a site has room for a unit that goes on from an image, in a cluster.
+    fn judge_goal(
+        &self,
+        job: &Job,
+        task: usize,
+        spec: &TaskSpec,
+        goal: &Goal,
+    ) -> Result<(), Refusal> {
+        if self.judge(job, task, spec, &goal.site)?.now == 0 {
+            return Err(busy(&goal.site));
         }
+        let Some(view) = self.facts.sites.get(&goal.site) else { return Ok(()) };
+        room::judge_clusters(&view.capacity, &spec.resources, goal.cluster.as_ref())
     }
 
     fn hand(&mut self, job: &Job, unit: u32, site: SiteId) {
@@ -161,147 +197,4 @@ impl Pass<'_> {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::plan::owner::{Reach, SiteView, plan};
-    use crate::testing;
-    use xos_api::aem::{Carried, HostedEvent, HostedRun, Pool, SiteCapacity, UnitRun, Usage};
-
-    fn site(name: &str) -> SiteId {
-        name.parse().unwrap()
-    }
-
-    /// Sites with room for four units, and whose running programs each takes.
-    fn facts(sites: &[(&str, &[&str])]) -> Facts {
-        let mut facts = Facts::default();
-        for (name, takes_from) in sites {
-            let pool = Pool {
-                arch: "x86_64".into(),
-                nodes: 1,
-                cpu_milli: 4000,
-                cpu_free_milli: 4000,
-                memory_bytes: 1 << 40,
-                memory_free_bytes: 1 << 40,
-                node_cpu_milli: 4000,
-                node_memory_bytes: 1 << 40,
-            };
-            let takes_from = takes_from.iter().map(|s| site(s)).collect();
-            let capacity = SiteCapacity { pools: vec![pool], takes_from, ..Default::default() };
-            let view = SiteView { connected: true, since: Millis(0), capacity };
-            facts.sites.insert(site(name), view);
-        }
-        let names = sites.iter().map(|(name, _)| site(name)).collect();
-        facts.serving.insert("demo.rennes".parse().unwrap(), names);
-        facts
-    }
-
-    fn happened(attempt: u16, what: HostedRun) -> JobRecord {
-        let (at, events) = (Millis(20), vec![HostedEvent { unit: 0, at: Millis(20), what }]);
-        JobRecord::Happened { site: site("rennes"), seq: 1, job: 1, attempt, at, events }
-    }
-
-    /// A job of one unit that runs in a cluster at rennes.
-    fn table() -> JobTable {
-        let mut spec = testing::spec(&[("main", "0", &[])]);
-        spec.tasks[0].checkpointable = true;
-        let (spec, member) = (Box::new(spec), Box::new(testing::alice()));
-        let (job, at, units) = (1, Millis(5), vec![UnitRun { first: 0, count: 1 }]);
-        let mut t = JobTable::new(site("delft"));
-        t.apply(&JobRecord::Submitted { job, at, spec, member, proof: None, watched: false });
-        t.apply(&JobRecord::Mandated { job, mandate: "m".into() });
-        let (task, attempt) = (0, 0);
-        t.apply(&JobRecord::Offered { job, task, site: site("rennes"), units, attempt });
-        let node = site("rennes").node("c1").unwrap();
-        t.apply(&happened(0, HostedRun::Started { node }));
-        t
-    }
-
-    fn leaves(t: &mut JobTable) {
-        let carried = Box::new(Carried {
-            cluster: "c1.rennes".parse().unwrap(),
-            tree: 7,
-            version: 2,
-            nodes: vec!["n1.rennes".parse().unwrap()],
-            key: "0".repeat(64),
-            bytes: 1,
-            pid: 65_432,
-            cpu_group: 1,
-            base: 1_000_000,
-            stdout_bytes: 0,
-            stderr_bytes: 0,
-            to: None,
-        });
-        let (node, usage) = (site("rennes").node("c1").unwrap(), Usage::default());
-        t.apply(&happened(0, HostedRun::Left { node, usage, carried, why: String::new() }));
-    }
-
-    /// What is planned, applied; the sites that are asked.
-    fn asked(t: &mut JobTable, facts: &Facts, now: u64) -> Vec<String> {
-        let records = plan(t, facts, Reach::Whole, Millis(now));
-        let mut sites = Vec::new();
-        for r in &records {
-            if let JobRecord::Offered { site, units, .. } = r {
-                assert_eq!(units, &[UnitRun { first: 0, count: 1 }]);
-                sites.push(site.to_string());
-            }
-            t.apply(r);
-        }
-        sites
-    }
-
-    fn refused(t: &mut JobTable, by: &str, attempt: u16) {
-        let refusal = Refusal { rule: "pid".into(), text: "taken".into(), later: false };
-        let (job, site, units) = (1, site(by), vec![UnitRun { first: 0, count: 1 }]);
-        t.apply(&JobRecord::Returned { job, site, units, attempt, at: Millis(30), refusal });
-    }
-
-    /// If it failed, a unit would be asked for at two sites at once, which is two copies of it; or
-    /// at one that takes no running programs; or nowhere again.
-    #[test]
-    fn a_unit_that_left_is_offered_to_one_site_at_a_time_and_home_at_last() {
-        let facts = facts(&[("rennes", &[]), ("pisa", &["rennes"]), ("delft", &[])]);
-        let mut t = table();
-        leaves(&mut t);
-        assert_eq!(asked(&mut t, &facts, 100), ["pisa"]);
-        assert!(asked(&mut t, &facts, 100_000).is_empty(), "it may have taken it");
-        refused(&mut t, "pisa", 1);
-        assert_eq!(asked(&mut t, &facts, 100_000), ["rennes"]);
-        refused(&mut t, "rennes", 1);
-        assert!(asked(&mut t, &facts, 100_000).is_empty(), "a pause");
-        let pause = u64::try_from(CARRY_PAUSE.as_millis()).unwrap();
-        assert_eq!(asked(&mut t, &facts, 100_000 + pause), ["pisa"]);
-    }
-
-    /// If it failed, a unit that somebody sent to one site would go to another one.
-    #[test]
-    fn a_unit_goes_where_it_was_sent_or_stays() {
-        let facts = facts(&[("rennes", &[]), ("pisa", &["rennes"]), ("lyon", &["rennes"])]);
-        let mut t = table();
-        let to = Goal { site: site("lyon"), cluster: None };
-        let (at, by) = (Millis(10), String::new());
-        let job = t.job(1).unwrap();
-        assert_eq!(may_move(&t, &facts, (job, 0), &to, Millis(100)), Ok(()));
-        t.apply(&JobRecord::Going { job: 1, unit: 0, attempt: 0, to, at, by });
-        leaves(&mut t);
-        assert_eq!(asked(&mut t, &facts, 100), ["lyon"]);
-        refused(&mut t, "lyon", 1);
-        assert_eq!(asked(&mut t, &facts, 200), ["rennes"]);
-    }
-
-    /// If it failed, a running unit would be stopped for a site of which it is known that it does
-    /// not take it.
-    #[test]
-    fn what_cannot_go_is_not_stopped() {
-        let facts = facts(&[("rennes", &[]), ("pisa", &[]), ("lyon", &["rennes"])]);
-        let mut t = table();
-        let why = |t: &JobTable, to: &str| {
-            let to = Goal { site: site(to), cluster: None };
-            may_move(t, &facts, (t.job(1).unwrap(), 0), &to, Millis(100)).unwrap_err().text
-        };
-        assert!(why(&t, "pisa").contains("takes no running programs of rennes"));
-        assert!(why(&t, "rennes").contains("already"));
-        assert!(why(&t, "mars").contains("does not serve"));
-        leaves(&mut t);
-        assert!(why(&t, "lyon").contains("does not run"));
-    }
-}
+mod tests;

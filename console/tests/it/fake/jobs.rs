@@ -118,7 +118,7 @@ impl Fake {
         let all = self.output.lock().unwrap();
         let from = usize::try_from(r.offset).unwrap().min(all.len());
         let to = (from + r.limit.unwrap_or(OUTPUT_PART_MAX) as usize).min(all.len());
-        Ok(OutputPart { data: STANDARD.encode(&all[from..to]), eof: to == all.len() })
+        Ok(OutputPart::new(STANDARD.encode(&all[from..to]), to == all.len()))
     }
 
     pub fn watch(

@@ -28,7 +28,7 @@ impl Agent {
             ErrorKind::NotFound => Error::not_found(e.to_string()),
             _ => Error::unavailable(format!("the output of tree {} is not read: {e}", r.tree)),
         })?;
-        Ok(OutputPart { data: STANDARD.encode(&piece.bytes), eof: piece.end })
+        Ok(OutputPart::new(STANDARD.encode(&piece.bytes), piece.end))
     }
 
     pub(super) async fn forget_trees(&self, r: ClusterForget) -> Result<Done, Error> {

@@ -150,7 +150,7 @@ impl Agent {
             return Err(Error::not_found(text));
         }
         let end = r.offset.saturating_add(piece.bytes.len() as u64);
-        Ok(OutputPart { data: STANDARD.encode(&piece.bytes), eof: over && end >= piece.total })
+        Ok(OutputPart::new(STANDARD.encode(&piece.bytes), over && end >= piece.total))
     }
 }
 

@@ -28,6 +28,7 @@ fn hog(tree: u64, on: u8) -> TreeView {
         vo: vo(),
         load: ONE,
         age: Duration::from_secs(60),
+        here: HERE_MIN,
         bytes: 32 << 20,
         moves: true,
     }
@@ -206,4 +207,14 @@ fn a_drained_node_says_what_stays() {
     assert_eq!(plan[..2], [(TreeId(1), to(2)), (TreeId(2), to(3))]);
     assert_eq!(plan.len(), 3);
     assert!(matches!(&plan[2], (TreeId(3), Choice::Nowhere { .. })));
+}
+
+/// If it failed, a program would be moved away again at once from where its person had it moved to.
+#[test]
+fn what_just_came_stays_for_a_while() {
+    let nodes = [node(1, 1, 4 * ONE), node(2, 1, 0)];
+    let came = |here| TreeView { here, ..hog(7, 1) };
+    let short = HERE_MIN - Duration::from_millis(1);
+    assert!(moves(&nodes, &[came(short)]).is_empty());
+    assert_eq!(moves(&nodes, &[came(HERE_MIN)]), [(7, 2)]);
 }

@@ -253,7 +253,7 @@ impl Clusters for ClusterService {
             let over = unit.is_over();
             let (Some(tree), Some(spool)) = (unit.tree, unit.spool) else {
                 // It never ran, or waits.
-                return Ok(OutputPart { data: String::new(), eof: over });
+                return Ok(OutputPart::new(String::new(), over));
             };
             let at = c.name(spool).ok_or_else(|| Error::internal("a node has no name"))?;
             let (cluster, stream, from) = (c.id.clone(), r.stream, r.offset);
@@ -264,7 +264,7 @@ impl Clusters for ClusterService {
         if part.data.len() / 4 > limit as usize / 3 + 1 {
             return Err(Error::unavailable(format!("{at} sends more than was asked")));
         }
-        Ok(OutputPart { data: part.data, eof: over && part.eof })
+        Ok(OutputPart::new(part.data, over && part.eof))
     }
 
     async fn checkpoints(

@@ -56,7 +56,8 @@ pub async fn run(s: &Session, args: Move) -> Outcome {
     let Goal { site, cluster } = args.to;
     let to = cluster.as_ref().map_or_else(|| site.to_string(), ToString::to_string);
     let begun = member.call(s, MoveUnit { unit: unit.clone(), site, cluster }).await?;
-    s.out.show(&begun, || format!("{unit} is stopped and sent to {to}: xos job show {job}"))?;
+    let text = || format!("{unit} is to be stopped and sent to {to}: xos job show {job}");
+    s.out.show(&begun, text)?;
     Ok(0)
 }
 

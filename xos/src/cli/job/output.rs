@@ -179,11 +179,12 @@ pub async fn beginning(
     most: usize,
 ) -> Result<Vec<u8>, Error> {
     let mut all = Vec::new();
+    let mut offset = 0u64;
     loop {
-        let offset = all.len() as u64;
         let ask = ReadOutput { unit: unit.clone(), stream, offset, limit: None };
-        let OutputPart { data, eof } = member.call(s, ask).await?;
+        let OutputPart { data, eof, from } = member.call(s, ask).await?;
         let bytes = decode(&data)?;
+        offset = offset.max(from.unwrap_or(0)).saturating_add(bytes.len() as u64);
         all.extend_from_slice(&bytes);
         if eof || bytes.is_empty() || all.len() >= most {
             return Ok(all);
@@ -212,12 +213,12 @@ async fn read(
     until: Until,
     mut take: impl FnMut(&[u8]) -> Result<(), Failure>,
 ) -> Result<(), Failure> {
-    let mut offset = 0;
+    let mut offset = 0u64;
     let mut heard = Instant::now();
     loop {
         let ask = ReadOutput { unit: unit.clone(), stream, offset, limit: None };
         member.keep(s).await;
-        let OutputPart { data, eof } = match member.call(s, ask).await {
+        let OutputPart { data, eof, from } = match member.call(s, ask).await {
             Ok(part) => part,
             Err(e) => {
                 let waits = until != Until::Now && e.kind == Kind::Unavailable;
@@ -229,8 +230,12 @@ async fn read(
             }
         };
         let bytes = decode(&data)?;
+        if let Some(from) = from.filter(|from| *from > offset) {
+            s.out.note(&gap(unit, offset, from))?;
+            offset = from;
+        }
         take(&bytes)?;
-        offset += bytes.len() as u64;
+        offset = offset.saturating_add(bytes.len() as u64);
         if eof || (bytes.is_empty() && until == Until::Now) {
             return Ok(());
         }
@@ -244,6 +249,12 @@ async fn read(
             tokio::time::sleep(FOLLOW_PAUSE).await;
         }
     }
+}
+
+/// What is said where something is missing.
+fn gap(unit: &UnitId, from: u64, to: u64) -> String {
+    let bytes = to.saturating_sub(from);
+    format!("{bytes} bytes that {unit} wrote before it moved are not kept any more")
 }
 
 /// Bytes from base64.
@@ -270,6 +281,14 @@ mod tests {
              standard error: xout 12.rennes:7 --stderr"
         );
         assert_eq!(told("12.rennes", true), "12.rennes has written nothing to standard error");
+    }
+
+    /// If it failed, who reads what is left of an output would take it for all of it.
+    #[test]
+    fn a_gap_is_told() {
+        let unit = "12.rennes".parse::<xos_base::JobId>().unwrap().unit(7);
+        let text = "27 bytes that 12.rennes:7 wrote before it moved are not kept any more";
+        assert_eq!(gap(&unit, 3, 30), text);
     }
 
     /// If it failed, who looks for the output of a unit that its node did not start would be sent
