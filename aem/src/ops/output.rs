@@ -76,7 +76,10 @@ impl Core {
                     // It is to have more, and has not: that went.
                     Ok(part) if part.eof && part.data.is_empty() => {}
                     Ok(part) => {
-                        return Ok(OutputPart { eof: false, ..part_from(part, r.offset, &request) });
+                        return Ok(OutputPart {
+                            eof: false,
+                            ..part_from(part, r.offset, &request)
+                        });
                     }
                     Err(e) if e.kind == Kind::NotFound => {}
                     Err(e) => return Err(e),

@@ -286,16 +286,18 @@ impl Tree {
     }
 
     /// What the spool at the node where it is is to begin with; none: what is there. The node
-    /// itself is named first if what its own spool has counts: nobody had it since.
+    /// itself is named first if what its own spool has counts: nobody had it since. A node that
+    /// had the last one and was lost is named last: it may be back, and have what nobody keeps.
     pub(super) fn begins_with(&self) -> Option<Written> {
         if !self.restartable || self.home() == Some(self.node) {
             return None;
         }
-        let own = Some(self.last_home()).filter(|last| *last == self.node);
+        let last = self.last_home();
+        let own = Some(last).filter(|last| *last == self.node);
         let images = [&self.checkpoint, &self.previous].into_iter().flatten();
         let kept = images.flat_map(|image| others(&image.written, self.node));
         let mut at: Vec<NodeNumber> = self.home().or(own).into_iter().collect();
-        for node in kept {
+        for node in kept.chain([last]) {
             if !at.contains(&node) {
                 at.push(node);
             }

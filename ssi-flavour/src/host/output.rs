@@ -7,7 +7,7 @@ use super::within::{Limited, Line};
 use super::{Event, Host, Peers};
 use crate::cell::proto::Tree;
 use crate::cluster::agent::Act;
-use crate::cluster::messages::{Stretch, TreeId, Written};
+use crate::cluster::messages::{Offsets, Stretch, TreeId, Written};
 use crate::ghost::spool::{Follow, Second, Spools, receive};
 use crate::pids::NodeNumber;
 use std::io;
@@ -121,18 +121,20 @@ impl Outputs {
         }
         let second = self.spools.second(tree.id, owner)?;
         lock(&second).take_line(output.line)?;
+        // What the last spool still takes, if it is there, would be missing here.
+        parked.wait();
+        let from = follow.stop();
+        let [out, err] = [0, 1].map(|i| output.upto.both()[i].max(from[i]));
+        let all = Written { upto: Offsets { out, err }, ..output.clone() };
         let way = Fetch::default();
         for attempt in 1..=TRIES_MAX {
-            let Err(why) = self.have(&second, TreeId(tree.id), output, &way) else { break };
+            let Err(why) = self.have(&second, TreeId(tree.id), &all, &way) else { break };
             tracing::warn!(%tree, why, "its spool is to go on here, and not all is there");
-            if output.at.iter().all(|node| *node == self.here) || attempt == TRIES_MAX {
+            if all.at.iter().all(|node| *node == self.here) || attempt == TRIES_MAX {
                 break;
             }
             std::thread::sleep(TRY_AGAIN);
         }
-        // What the last spool still takes, if it is there, would be missing here.
-        parked.wait();
-        let from = follow.stop();
         lock(&second).join()?;
         self.spools.adopt(tree, from, line)
     }
@@ -234,5 +236,46 @@ impl Host {
                 tracing::warn!(tree = %id, %error, "a spool stays that is its tree's no more");
             }
         });
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::cluster::messages::Line;
+    use crate::ghost::relay;
+    use crate::ghost::spool::{OUTPUT_FILE, Piece};
+    use crate::host::streams::tests::Near;
+    use crate::host::streams::{Places, Streaming, Wanted};
+
+    const TREE: Tree = Tree { id: 7, epoch: 2 };
+
+    #[test]
+    fn what_only_the_last_node_has_is_fetched_when_that_is_back() {
+        // wrong: with each new start of the node that collects a program's output, all that it
+        // wrote after its checkpoint, and then all before that, would be gone
+        let (dir, before) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+        let (here, last) = (2u8.try_into().unwrap(), 1u8.try_into().unwrap());
+        let theirs = Spools::new(before.path());
+        theirs.adopt(Tree { epoch: 1, ..TREE }, [0; 2], 0).unwrap();
+        std::fs::write(theirs.folder(TREE.id).join(OUTPUT_FILE), "abcdefgh").unwrap();
+        let peers: Arc<dyn Peers> = Arc::new(Near { first: Mutex::default(), spools: theirs });
+        // The copy has what is after the first six bytes.
+        let now = relay::Offsets { output: 6, ..relay::Offsets::default() };
+        let (places, wanted) =
+            (Places { now, first: [0; 2] }, Wanted { terminal_of: None, input: false });
+        let (events, _told) = tokio::sync::mpsc::unbounded_channel();
+        let made = Streaming::new((TREE, false), here, wanted, places, peers.clone(), events);
+        let (streaming, _fds) = made.unwrap();
+        let parked = streaming.park();
+        streaming.go();
+        let spools = Arc::new(Spools::new(dir.path()));
+        let outputs = Outputs { spools: spools.clone(), peers, here };
+        let upto = Offsets { out: 3, err: 0 };
+        let output = Written { upto, line: Line::default(), at: vec![last] };
+        let way = (&*streaming.follow, &parked);
+        assert!(outputs.adopt(TREE, 100_001, &output, way).unwrap());
+        let Piece { bytes, .. } = spools.read(TREE.id, false, 0, 100).unwrap();
+        assert_eq!(bytes, b"abcdef");
     }
 }

@@ -290,4 +290,4 @@ fn serve(
 }
 
 #[cfg(test)]
-mod tests;
+pub(super) mod tests;

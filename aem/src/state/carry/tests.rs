@@ -65,14 +65,7 @@ fn table_of(retry: u16) -> JobTable {
     spec.tasks[0].retry = retry;
     let (spec, member) = (Box::new(spec), Box::new(testing::alice()));
     let at = Millis(5);
-    table.apply(&JobRecord::Submitted {
-        job: 1,
-        at,
-        spec,
-        member,
-        proof: None,
-        watched: false,
-    });
+    table.apply(&JobRecord::Submitted { job: 1, at, spec, member, proof: None, watched: false });
     table.apply(&JobRecord::Mandated { job: 1, mandate: "m".into() });
     taken(&mut table, "pisa", 0);
     table.apply(&happened("pisa", 0, started("pisa")));

@@ -178,7 +178,7 @@ fn where_the_output_is_is_told_with_what_a_copy_leaves() {
     order(&mut a, 2, dump.clone());
     let image = image(2, 1);
     let dumped = both(Fact::Dumped { tree: T, epoch: 1, attempt: 2, image: image.clone() });
-    assert_eq!(a.dumped(T, 1, 2, Ok(image)), [dumped.clone()]);
+    assert_eq!(a.dumped(T, 1, 2, Ok(image)), std::slice::from_ref(&dumped));
     assert_eq!(order(&mut a, 3, dump), [dumped], "it is told until it is known");
 }
 

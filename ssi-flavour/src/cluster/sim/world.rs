@@ -451,6 +451,10 @@ impl World {
             let node = self.nodes.get_mut(&n).unwrap();
             let (adopted, turned) =
                 (std::mem::take(&mut node.adopted), std::mem::take(&mut node.turned));
+            for (tree, _) in adopted.iter().filter(|(_, whole)| !**whole) {
+                let has = self.nodes[&n].procs.get(tree).map_or(0, |p| p.acked);
+                self.is_nowhere(*tree, has, n, &spools);
+            }
             for (tree, epoch) in turned {
                 let home = self.homes.entry(tree).or_insert((epoch, n));
                 if epoch >= home.0 {

@@ -11,10 +11,10 @@ use xos_base::NodeId;
 /// Long enough for a machine with much to do: only a failure waits for it.
 const LONG: Duration = Duration::from_secs(60);
 
-/// The spools of this node, after one connection to somebody else.
-struct Near {
-    first: Mutex<Option<UnixStream>>,
-    spools: Spools,
+/// The spools of a node, after one connection to somebody else, if that is there.
+pub(in crate::host) struct Near {
+    pub(in crate::host) first: Mutex<Option<UnixStream>>,
+    pub(in crate::host) spools: Spools,
 }
 
 fn none() -> io::Result<UnixStream> {
@@ -39,8 +39,10 @@ impl Peers for Near {
         Ok(other)
     }
 
-    fn written(&self, _: NodeNumber, _: TreeId, _: &Stretch) -> io::Result<UnixStream> {
-        none()
+    fn written(&self, _: NodeNumber, tree: TreeId, ask: &Stretch) -> io::Result<UnixStream> {
+        let (mut one, other) = UnixStream::pair()?;
+        self.spools.send(tree.0, ask, &mut one)?;
+        Ok(other)
     }
 
     fn packets(&self, _: NodeNumber) -> io::Result<UnixStream> {

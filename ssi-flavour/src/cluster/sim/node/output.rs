@@ -52,7 +52,7 @@ impl Node {
         // What is here from before does not count.
         self.spools.unspool(tree);
         let added = self.procs.get(&tree).filter(|p| p.follow).map(|_| written);
-        let line = (output.line, output.upto.out);
+        let line = (output.line, output.upto.out.max(acked));
         if added.is_none() {
             let part = (near.output)(tree, output.at.as_slice(), line.0, line.1);
             if !self.spools.keep(tree, line, part) {

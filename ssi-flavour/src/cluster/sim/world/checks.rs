@@ -99,6 +99,25 @@ impl World {
         assert!(whole, "tree {tree}: its spool begins at {}", part.begins);
     }
 
+    /// Of what a tree had written until an offset none of the nodes that are reached has all, in
+    /// the tree's last spool, when a new one begins without.
+    pub(super) fn is_nowhere(
+        &self,
+        tree: TreeId,
+        upto: u64,
+        here: NodeNumber,
+        reached: &BTreeMap<NodeNumber, Spools>,
+    ) {
+        let trees = self.controller.as_ref().map(|c| &c.state().trees);
+        if !trees.is_some_and(|all| all.tree(tree).is_some_and(|t| t.restartable)) {
+            return;
+        }
+        let last = self.homes.get(&tree).map_or(self.births[&tree], |(_, node)| *node);
+        let part = reached.get(&last).filter(|_| last != here).and_then(|of| of.spool(tree));
+        let has = part.is_some_and(|part| part.begins == 0 && part.ends >= upto);
+        assert!(!has, "tree {tree}: {last} has what a spool at {here} begins without");
+    }
+
     /// How many trees lost their spools and nothing of what they had written.
     pub(in crate::cluster::sim) fn taken_over(&self) -> usize {
         self.taken.difference(&self.lossy).count()
