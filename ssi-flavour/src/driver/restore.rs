@@ -19,6 +19,7 @@ use super::run::Run;
 use super::sys::{As, Rights};
 use super::{Cell, RestoreOrder, Restored, Tcp, Trust, proc, rlimits};
 use crate::cell::proto::Rlimit;
+use crate::procs;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::{Pid, Uid, fchown};
 use rustix::thread::CapabilitySet;
@@ -29,6 +30,10 @@ use std::time::{Duration, Instant};
 /// How long a pid may stay with what ends, and how often it is looked.
 const FREE_MAX: Duration = Duration::from_secs(2);
 const FREE_EVERY: Duration = Duration::from_millis(5);
+
+/// So many looks at a dead process while CRIU goes on, and how far apart.
+const DEAD_LOOKS: u32 = 10;
+const DEAD_EVERY: Duration = Duration::from_millis(200);
 
 /// What the images of a tree say of it, once they are found good.
 struct Found {
@@ -74,8 +79,17 @@ impl Criu {
         // A volume that hangs holds none of the runtime's threads.
         let begun = std::thread::Builder::new().name("gate".to_owned()).spawn(serving);
         drop(begun.map_err(DriverError::system("look at what CRIU makes"))?);
-        let ended = match run.run(&self.program).await {
-            Err(error @ (DriverError::TimedOut { .. } | DriverError::Halted { .. })) => {
+        let ended = tokio::select! {
+            ended = run.run(&self.program) => ended,
+            // CRIU may wait for good for what somebody killed under its hands.
+            () = vanished(cell, pid) => Err(DriverError::Gone { pid }),
+        };
+        let ended = match ended {
+            Err(
+                error @ (DriverError::TimedOut { .. }
+                | DriverError::Halted { .. }
+                | DriverError::Gone { .. }),
+            ) => {
                 end_half(cell, pid).await?;
                 return Err(error);
             }
@@ -214,6 +228,19 @@ fn at_gate(look: &Look, most: &[Rlimit], pid: i32) -> Result<(), DriverError> {
     let root = root.ok_or(DriverError::Gone { pid })?;
     rlimits::confine(root, most)?;
     look.at(root, When::Held)
+}
+
+/// Returns once a process that was there is dead, and was for some looks.
+async fn vanished(cell: Option<Cell>, pid: i32) {
+    let (mut seen, mut dead) = (false, 0);
+    while dead < DEAD_LOOKS {
+        tokio::time::sleep(DEAD_EVERY).await;
+        // What cannot be looked at now is not taken for dead.
+        let Ok(found) = find(cell, pid).await else { continue };
+        let lives = found.is_some_and(|outer| !procs::is_over(outer));
+        seen |= lives;
+        dead = if seen && !lives { dead + 1 } else { 0 };
+    }
 }
 
 async fn find(cell: Option<Cell>, inner: i32) -> Result<Option<i32>, DriverError> {

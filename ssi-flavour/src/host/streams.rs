@@ -246,7 +246,8 @@ fn serve(
             }
             continue;
         }
-        let from = if begins { relay.acknowledged() } else { first };
+        let had = relay.acknowledged();
+        let from = if begins { had } else { first };
         let reached = match early.take() {
             Some((there, socket)) if there == to && !begins => socket,
             _ => peers.output(to, tree, from),
@@ -260,9 +261,12 @@ fn serve(
                 }
                 way.socket = Some(kept);
             }
-            pause = RETRY_MIN;
             relay.serve(socket)
         });
+        // Who lets it in and takes nothing is not asked without a pause.
+        if relay.acknowledged() != had {
+            pause = RETRY_MIN;
+        }
         // The other end sees that nobody is here any more.
         way().socket = None;
         match served {

@@ -362,6 +362,13 @@ impl Controller {
         }
     }
 
+    /// Whether a node that is online has sent no heartbeat since this controller began: nothing is
+    /// started for somebody there yet.
+    pub fn is_early(&self) -> bool {
+        let mut all = self.state.members.iter();
+        all.any(|(number, m)| m.state == NodeState::Online && self.heard.sent(number).is_none())
+    }
+
     /// A tree that has a node.
     pub(super) fn tree(&self, tree: TreeId) -> Result<&Tree, Refused> {
         self.state.trees.tree(tree).ok_or_else(|| match self.state.trees.queue().wish(tree) {

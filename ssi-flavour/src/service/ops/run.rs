@@ -19,6 +19,9 @@ use xos_api::vom::ServedVo;
 use xos_base::{Error, Membership};
 use xos_net::Caller;
 
+/// How often it is looked whether all nodes have said that they are there, and how far apart.
+const EARLY_LOOKS: u32 = 16;
+const EARLY_EVERY: Duration = Duration::from_millis(250);
 /// Most programs that wait in one cluster.
 const QUEUE_MAX: usize = 10_000;
 /// What a cluster shell is that names no program.
@@ -62,6 +65,15 @@ impl ClusterService {
         }
         let owner = owner(member, vo)?;
         let mut held = self.clusters.of(&r.cluster).await?;
+        // When this core has just begun, its nodes come within a heartbeat or two.
+        for _ in 0..EARLY_LOOKS {
+            if !held.controller.is_early() {
+                break;
+            }
+            drop(held);
+            tokio::time::sleep(EARLY_EVERY).await;
+            held = self.clusters.of(&r.cluster).await?;
+        }
         let c = &mut *held;
         self.room(c, &owner)?;
         if let Some(mandate) = &r.mandate {
