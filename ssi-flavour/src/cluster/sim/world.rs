@@ -366,6 +366,11 @@ impl World {
             return;
         }
         let intake = self.intakes.entry(tree).or_default();
+        // Who follows it has what the spool began with from there: a copy does not send it again.
+        let begun = self.nodes[&by].spools.spool(tree).filter(|part| spool && part.ends >= from);
+        if let Some(part) = begun.filter(|part| part.begins <= intake.received) {
+            intake.take(epoch, intake.received, part.ends.saturating_sub(intake.received));
+        }
         let before = intake.received;
         match intake.take(epoch, from, len) {
             Taken::Gap => panic!("tree {tree}: output between {before} and {from} is lost"),
