@@ -16,7 +16,7 @@ pub const ONE: u64 = 1000;
 /// What a tree is expected to run on is what it ran, at most this.
 const AHEAD_MAX: Duration = Duration::from_secs(600);
 /// For so long at least a tree is where it is before its loads move it.
-pub const HERE_MIN: Duration = Duration::from_secs(10);
+const HERE_MIN: Duration = Duration::from_secs(10);
 
 /// The probe: how many processes want to run, as a mean that forgets. Sampled once a second.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]

@@ -33,6 +33,8 @@ const FREE_EVERY: Duration = Duration::from_millis(5);
 
 /// So many looks at a dead process while CRIU goes on, and how far apart.
 const DEAD_LOOKS: u32 = 10;
+/// The same where none was seen alive: CRIU makes it before it reads any memory.
+const NEVER_LOOKS: u32 = 75;
 const DEAD_EVERY: Duration = Duration::from_millis(200);
 
 /// What the images of a tree say of it, once they are found good.
@@ -230,16 +232,16 @@ fn at_gate(look: &Look, most: &[Rlimit], pid: i32) -> Result<(), DriverError> {
     look.at(root, When::Held)
 }
 
-/// Returns once a process that was there is dead, and was for some looks.
+/// Returns once a process that was there is dead, and was for some looks; or was never there.
 async fn vanished(cell: Option<Cell>, pid: i32) {
     let (mut seen, mut dead) = (false, 0);
-    while dead < DEAD_LOOKS {
+    while dead < if seen { DEAD_LOOKS } else { NEVER_LOOKS } {
         tokio::time::sleep(DEAD_EVERY).await;
         // What cannot be looked at now is not taken for dead.
         let Ok(found) = find(cell, pid).await else { continue };
         let lives = found.is_some_and(|outer| !procs::is_over(outer));
         seen |= lives;
-        dead = if seen && !lives { dead + 1 } else { 0 };
+        dead = if lives { 0 } else { dead + 1 };
     }
 }
 

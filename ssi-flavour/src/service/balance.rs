@@ -6,7 +6,7 @@ use super::one::Cluster;
 use crate::cluster::interval::{MTBF_DEFAULT, between};
 use crate::cluster::members::NodeState;
 use crate::cluster::messages::TreeId;
-use crate::cluster::place::{self, Choice, HERE_MIN, Need, NodeView, ONE, Policy, TreeView};
+use crate::cluster::place::{self, Choice, Need, NodeView, ONE, Policy, TreeView};
 use crate::cluster::record::Effect;
 use crate::cluster::trees::{Tree, TreeState};
 use crate::pids::NodeNumber;
@@ -70,13 +70,14 @@ impl Cluster {
         let view = |(tree, t): (TreeId, &Tree)| {
             let moves = t.state == TreeState::Running && t.confirmed;
             let (cpu, bytes) = used.get(&tree).copied().unwrap_or_default();
+            let came = self.arrived.get(&tree).or_else(|| self.since.get(&tree));
             TreeView {
                 tree,
                 node: t.node,
                 vo: t.owner.vo.clone(),
                 load: cpu.min(ONE * 1024),
                 age: self.since.get(&tree).map(|at| now.since(*at)).unwrap_or_default(),
-                here: self.arrived.get(&tree).map_or(HERE_MIN, |at| now.since(*at)),
+                here: came.map(|at| now.since(*at)).unwrap_or_default(),
                 bytes,
                 moves: moves && !self.troubled(tree, now) && !self.is_shell(tree),
             }
