@@ -77,6 +77,11 @@ impl World {
 
     /// The same with sites as described.
     pub fn with(rennes: &SiteSpec, pisa: &SiteSpec) -> Option<World> {
+        World::storing(rennes, pisa, &["rennes", "pisa"])
+    }
+
+    /// The same with files at the nodes of these sites only.
+    pub fn storing(rennes: &SiteSpec, pisa: &SiteSpec, files_at: &[&str]) -> Option<World> {
         let alone = alone()?;
         let folder = tempfile::tempdir().unwrap();
         let grid = Grid::create(folder.path(), programs(), false).unwrap();
@@ -87,17 +92,19 @@ impl World {
         let milo = grid.enrol(&rennes, "milo").unwrap();
         let petra = grid.enrol(&pisa, "petra").unwrap();
         let world = World { grid, rennes, pisa, vera, milo, petra, folder, _alone: alone };
-        world.found_vo();
+        world.found_vo(files_at);
         Some(world)
     }
 
-    fn found_vo(&self) {
+    fn found_vo(&self, files_at: &[&str]) {
         self.xos(&self.vera, &["vo", "found", "demo", "--title", "Tests"]).ok();
         self.admit(&self.milo);
         self.admit(&self.petra);
         for site in [&self.rennes, &self.pisa] {
             let offer = ["vo", "share", "offer", VO, "--cpus", "4", "--memory", "4G"];
-            site.admin(&[offer.as_slice(), &["--storage", "8G"]].concat()).unwrap();
+            let stores = files_at.contains(&site.name.as_str());
+            let storage: &[&str] = if stores { &["--storage", "8G"] } else { &[] };
+            site.admin(&[offer.as_slice(), storage].concat()).unwrap();
             self.xos(&self.vera, &["vo", "share", "accept", VO, &site.name]).ok();
         }
         for person in [&self.vera, &self.milo, &self.petra] {
