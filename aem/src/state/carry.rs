@@ -144,15 +144,15 @@ impl Job {
 
     /// When there are many the oldest goes of those that only history knows, and of the others.
     fn moved(&mut self, moved: Moved) {
+        self.moves.push(moved);
         for (live, most) in [(false, MOVES_KEPT), (true, LIVE_MAX)] {
             let like = |m: &Moved| m.live == live;
-            if self.moves.iter().filter(|m| like(m)).count() >= most
+            if self.moves.iter().filter(|m| like(m)).count() > most
                 && let Some(oldest) = self.moves.iter().position(like)
             {
                 self.moves.remove(oldest);
             }
         }
-        self.moves.push(moved);
     }
 
     /// What an input that changed a unit means for it as one that is carried.
