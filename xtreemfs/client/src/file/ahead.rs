@@ -80,7 +80,8 @@ impl Ahead {
     }
 
     /// Notes a read and starts to fetch what will probably be read next, up to `size`.
-    /// `generation` changes with each local change of the file: older blocks are thrown away.
+    /// `generation` is that of the content before `fetch` is called; when it has changed, blocks
+    /// are thrown away.
     pub(crate) fn observe<F>(&self, read: Range, size: u64, generation: u64, fetch: F)
     where
         F: Fn(Range) -> BoxFuture<'static, Option<Bytes>>,

@@ -33,7 +33,7 @@ pub(crate) struct Inode {
     pub(super) finished: watch::Sender<u64>,
     /// Bytes this file may still have under way.
     pub(super) room: Arc<Semaphore>,
-    /// Changes with each local change of the content.
+    /// See [`Inode::content`].
     content: AtomicU64,
     pub(crate) known: Arc<Known>,
 }
@@ -137,45 +137,48 @@ impl Inode {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// A number that changes with each local change of the content.
+    /// A number that changes when the bytes on the OSDs have changed from here: with the end of
+    /// each write, before those who wait for it go on. What was asked for under an older number
+    /// may lack it.
     pub(super) fn content(&self) -> u64 {
         self.content.load(Ordering::Acquire)
     }
 
-    /// Notes a local change of the content.
+    /// Notes that the bytes on the OSDs have changed.
     pub(super) fn content_changed(&self) {
         self.content.fetch_add(1, Ordering::AcqRel);
     }
 
-    /// Notes that data up to `end` were accepted from a handle with these rights.
-    pub(super) fn accepted(&self, end: u64, rights: &Arc<Rights>) {
-        let changed = self.shared.tick();
-        let mut state = self.lock();
+    /// Notes that data up to `end` were accepted from a handle with these rights. Under the same
+    /// lock they are noted as joined or under way: who sees the new size waits for them.
+    pub(super) fn accepted(&self, state: &mut State, end: u64, rights: &Arc<Rights>) {
         state.size = state.size.max(end);
         state.dirty = true;
         state.wrote_ns = (self.shared.now_ns)();
-        state.changed = changed;
+        state.changed = self.shared.tick();
         state.writer = Some(Arc::clone(rights));
-        drop(state);
-        self.content_changed();
     }
 
-    /// Takes over what the MRC says after a commit or a truncation of ours.
+    /// Takes over what the MRC says after a commit or a truncation of ours. What it said before a
+    /// truncation that is known here may come after that one's answer, and then says nothing of
+    /// the size any more.
     pub(crate) fn settled(&self, dated: &Dated, truncated: bool) {
         let changed = self.shared.tick();
         self.truncation_known(dated.epoch);
         let mut state = self.lock();
-        state.epoch = state.epoch.max(dated.epoch);
         state.changed = changed;
-        let untouched = !state.dirty && state.tail.is_none() && state.extents.idle();
-        if truncated || untouched {
-            state.size = dated.attributes.size;
-            state.certain = dated.attributes.size;
+        if dated.epoch >= state.epoch {
+            state.epoch = dated.epoch;
+            let untouched = !state.dirty && state.tail.is_none() && state.extents.idle();
+            if truncated || untouched {
+                state.size = dated.attributes.size;
+                state.certain = dated.attributes.size;
+            }
+            if truncated {
+                state.untold_end = 0;
+            }
+            state.attributes = (dated.attributes, Instant::now());
         }
-        if truncated {
-            state.untold_end = 0;
-        }
-        state.attributes = (dated.attributes, Instant::now());
         drop(state);
         if truncated {
             self.content_changed();

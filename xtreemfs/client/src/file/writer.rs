@@ -96,8 +96,11 @@ impl Inode {
                 **tail = Some(Tail { rights, piece, data, held });
             }
         }
-        self.lock().tail = tail.as_ref().map(Tail::range);
-        self.accepted(end, rights);
+        {
+            let mut state = self.lock();
+            state.tail = tail.as_ref().map(Tail::range);
+            self.accepted(&mut state, end, rights);
+        }
         let full = tail.as_ref().is_some_and(|t| t.data.len() >= JOINED_WRITE_BYTES);
         if ends_object || full {
             self.send_tail(tail).await;
@@ -121,8 +124,12 @@ impl Inode {
         let Some(range) = tail.as_ref().map(Tail::range) else { return };
         self.until_free(range, u64::MAX).await;
         if let Some(Tail { rights, piece, data, held }) = tail.take() {
-            self.dispatch(&rights, piece, data.freeze(), Some(held));
-            self.lock().tail = None;
+            let number = {
+                let mut state = self.lock();
+                state.tail = None;
+                state.extents.begin(range)
+            };
+            self.dispatch(number, &rights, piece, data.freeze(), Some(held));
         }
     }
 
@@ -136,8 +143,12 @@ impl Inode {
     ) -> JoinHandle<Result<()>> {
         let range = Range::new(piece.at, data.len() as u64);
         self.until_free(range, u64::MAX).await;
-        self.accepted(range.end, rights);
-        self.dispatch(rights, piece, data, held)
+        let number = {
+            let mut state = self.lock();
+            self.accepted(&mut state, range.end, rights);
+            state.extents.begin(range)
+        };
+        self.dispatch(number, rights, piece, data, held)
     }
 
     /// Writes a piece and waits for it: the client holds as much as it may.
@@ -151,16 +162,16 @@ impl Inode {
         written.await.unwrap_or_else(|_| Err(given_up()))
     }
 
-    /// Writes a piece in a task of its own, which goes on when nobody waits for it: what is sent
-    /// again later must not overtake it.
+    /// Writes a piece that is noted as under way, in a task of its own, which goes on when nobody
+    /// waits for it: what is sent again later must not overtake it.
     fn dispatch(
         self: &Arc<Self>,
+        number: u64,
         rights: &Arc<Rights>,
         piece: Piece,
         data: Bytes,
         held: Option<Held>,
     ) -> JoinHandle<Result<()>> {
-        let number = self.lock().extents.begin(Range::new(piece.at, data.len() as u64));
         let under_way = UnderWay { inode: Arc::clone(self), number, done: false };
         let rights = Arc::clone(rights);
         tokio::spawn(async move {
@@ -211,6 +222,9 @@ impl UnderWay {
 
 impl Drop for UnderWay {
     fn drop(&mut self) {
+        // Blocks that were read ahead while it was under way may lack it. So this comes first: who
+        // waited for it must not be handed one.
+        self.inode.content_changed();
         let mut state = self.inode.lock();
         state.extents.end(self.number);
         if !self.done {

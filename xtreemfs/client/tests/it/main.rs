@@ -4,6 +4,7 @@
 
 mod content;
 mod durable;
+mod fresh;
 mod late;
 mod lost;
 mod memory;

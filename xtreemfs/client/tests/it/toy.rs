@@ -62,6 +62,8 @@ pub struct Toy {
 pub struct Hold {
     pub writes: watch::Sender<bool>,
     pub commits: watch::Sender<bool>,
+    /// Commits that were made.
+    pub told: watch::Sender<bool>,
     pub syncs: watch::Sender<bool>,
 }
 
@@ -117,6 +119,7 @@ impl World {
             hold: Hold {
                 writes: watch::Sender::new(false),
                 commits: watch::Sender::new(false),
+                told: watch::Sender::new(false),
                 syncs: watch::Sender::new(false),
             },
             cut_every: AtomicU32::new(0),

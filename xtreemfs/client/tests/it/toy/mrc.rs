@@ -169,6 +169,7 @@ impl Mrc {
             toy.commits.fetch_add(1, Ordering::Relaxed);
             pass(&toy.hold.commits).await;
             let reply = toy.commit(&request)?;
+            pass(&toy.hold.told).await;
             return Ok(Outgoing::reply::<mrc::SizeCommit>(&reply));
         }
         if r.is::<mrc::Truncate>() {
