@@ -8,8 +8,10 @@ use crate::state::host::HostedTask;
 use crate::state::record::Who;
 use crate::state::{HostRecord, Job};
 use std::sync::Arc;
-use xos_api::aem::{JobSpec, TaskSpec, UnitRun};
-use xos_base::{Epoch, Group, GroupNumber, JobId, MemberNumber, Membership, Millis, NodeId};
+use xos_api::aem::{Carried, JobSpec, TaskSpec, UnitRun};
+use xos_base::{
+    Epoch, Group, GroupNumber, JobId, MemberNumber, Membership, Millis, NodeId, SiteId,
+};
 
 /// Alice, a plain member of `demo.rennes`.
 pub(crate) fn alice() -> Membership {
@@ -82,4 +84,23 @@ pub(crate) fn opened(job: &JobId) -> HostRecord {
 /// The job's first unit goes to its first envelope.
 pub(crate) fn sent(job: &JobId) -> HostRecord {
     HostRecord::Sent { job: job.clone(), serial: 1, units: vec![UNIT] }
+}
+
+/// What a unit goes on from that left a site's cluster `c1`, where it had written so much.
+pub fn carried(site: &SiteId, stdout_bytes: u64) -> Box<Carried> {
+    let node = |name: &str| -> NodeId { format!("{name}.{site}").parse().unwrap() };
+    Box::new(Carried {
+        cluster: node("c1").as_str().parse().unwrap(),
+        tree: 7,
+        version: 2,
+        nodes: vec![node("n1")],
+        key: "0".repeat(64),
+        bytes: 1,
+        pid: 65_432,
+        cpu_group: 1,
+        base: 1_000_000,
+        stdout_bytes,
+        stderr_bytes: 0,
+        to: None,
+    })
 }

@@ -61,9 +61,15 @@ impl Control {
             close: close.clone(),
         });
         let (write_close, mut write_closed) = (close.clone(), closed.clone());
+        let alive = frames::encode(&Frame::Alive {}).unwrap_or_default();
         tokio::spawn(async move {
             tokio::select! {
-                () = write_all(writer, queue) => {}
+                // What was on its way is asked again by who waits for it.
+                written = write_frames(writer, queue, &alive) => {
+                    if let Err(error) = written {
+                        tracing::debug!(%error, "a control stream is over");
+                    }
+                }
                 _ = write_closed.wait_for(|c| *c) => {}
             }
             write_close.send_replace(true);
@@ -152,13 +158,21 @@ struct Served {
     pending: Pending,
 }
 
-async fn write_all(mut writer: impl AsyncWrite + Unpin, mut queue: mpsc::Receiver<Vec<u8>>) {
-    let alive = frames::encode(&Frame::Alive {}).unwrap_or_default();
+/// Writes frames of a queue, many at once where many wait, and `alive` when none came for
+/// [`ALIVE_EVERY`]. Returns when the queue is over.
+///
+/// # Errors
+/// The stream broke, or the other side reads nothing for [`SILENCE_MAX`].
+pub async fn write_frames(
+    mut writer: impl AsyncWrite + Unpin,
+    mut queue: mpsc::Receiver<Vec<u8>>,
+    alive: &[u8],
+) -> std::io::Result<()> {
     loop {
         let mut bytes = match tokio::time::timeout(ALIVE_EVERY, queue.recv()).await {
             Ok(Some(frame)) => frame,
-            Ok(None) => return,
-            Err(_) => alive.clone(),
+            Ok(None) => return Ok(()),
+            Err(_) => alive.to_vec(),
         };
         while bytes.len() < GATHER_MAX {
             match queue.try_recv() {
@@ -171,9 +185,7 @@ async fn write_all(mut writer: impl AsyncWrite + Unpin, mut queue: mpsc::Receive
             writer.flush().await
         };
         // A peer that reads nothing is as good as gone.
-        if !matches!(tokio::time::timeout(SILENCE_MAX, written).await, Ok(Ok(()))) {
-            return;
-        }
+        tokio::time::timeout(SILENCE_MAX, written).await??;
     }
 }
 

@@ -3,7 +3,7 @@ use crate::state::{HostRecord, JobRecord, Record};
 use crate::testing::{self, opened, sent, took};
 use std::sync::Arc;
 use std::time::Duration;
-use xos_api::aem::{Carried, HostUnits, UnitEnd, UnitRun, Usage};
+use xos_api::aem::{HostUnits, UnitEnd, UnitRun, Usage};
 use xos_api::node::units::{UnitChange, UnitEvent};
 use xos_base::{JobId, Millis};
 
@@ -22,20 +22,7 @@ async fn ends(core: &Arc<Core>, job: &str, ago: Duration) {
 
 /// One of its units left its cluster then, and the others are over.
 async fn leaves(core: &Arc<Core>, job: &str, ago: Duration) {
-    let carried = Box::new(Carried {
-        cluster: "c1.rennes".parse().unwrap(),
-        tree: 7,
-        version: 2,
-        nodes: vec![testing::n1()],
-        key: "0".repeat(64),
-        bytes: 1,
-        pid: 65_432,
-        cpu_group: 1,
-        base: 1_000_000,
-        stdout_bytes: 0,
-        stderr_bytes: 0,
-        to: None,
-    });
+    let carried = testing::carried(&"rennes".parse().unwrap(), 0);
     let what = UnitChange::Left { usage: Usage::default(), carried, why: String::new() };
     happens(core, job, ago, what).await;
 }

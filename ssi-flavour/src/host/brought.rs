@@ -134,9 +134,8 @@ pub(super) fn trust(job: &Job, version: u64) -> Trust {
 
 #[cfg(test)]
 mod tests {
+    use super::super::testing;
     use super::*;
-    use crate::cell::proto::{Program, Stdio};
-    use crate::cgroup::Limits;
     use crate::driver::images::{Origin, seal};
     use std::io::Write;
     use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
@@ -173,26 +172,8 @@ mod tests {
     }
 
     fn job(carried: Option<Brought>) -> Job {
-        Job {
-            account: Account { uid: 2_000_007, gid: 2_000_001, groups: Vec::new() },
-            program: Program {
-                argv: vec!["/bin/true".into()],
-                env: Vec::new(),
-                cwd: "/".into(),
-                umask: 0o22,
-                rlimits: Vec::new(),
-                cgroups: Vec::new(),
-                stdio: Stdio::Three,
-            },
-            attached: false,
-            pid: None,
-            own_net: false,
-            birth: 1u8.try_into().unwrap(),
-            shell: false,
-            wanted: true,
-            limits: Limits::default(),
-            carried: carried.map(Box::new),
-        }
+        let account = Account { uid: 2_000_007, gid: 2_000_001, groups: Vec::new() };
+        Job { account, carried: carried.map(Box::new), ..testing::job(2_000_007) }
     }
 
     /// If it failed, another site's image would be trusted as this site's own, once a neighbour has

@@ -35,6 +35,8 @@ mod shell;
 mod start;
 mod store;
 mod streams;
+#[cfg(test)]
+pub(crate) mod testing;
 mod travel;
 mod within;
 mod work;

@@ -33,31 +33,7 @@ impl People {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::cell::proto::{Account, Program, Stdio};
-    use crate::cgroup::Limits;
-
-    fn job(uid: u32) -> Job {
-        Job {
-            account: Account { uid, gid: uid, groups: Vec::new() },
-            program: Program {
-                argv: vec!["/bin/true".into()],
-                env: Vec::new(),
-                cwd: "/".into(),
-                umask: 0o22,
-                rlimits: Vec::new(),
-                cgroups: Vec::new(),
-                stdio: Stdio::Three,
-            },
-            attached: false,
-            pid: None,
-            own_net: false,
-            birth: 1u8.try_into().unwrap(),
-            shell: false,
-            wanted: false,
-            carried: None,
-            limits: Limits::default(),
-        }
-    }
+    use crate::host::testing::job;
 
     #[test]
     fn whose_copies_there_are_does_not_hang_on_what_they_do() {

@@ -1,7 +1,7 @@
 use super::*;
 use crate::state::JobRecord;
 use crate::testing;
-use xos_api::aem::{Carried, HostedEvent, HostedRun, UnitRun, Usage};
+use xos_api::aem::{HostedEvent, HostedRun, UnitRun, Usage};
 use xos_base::{JobId, Millis};
 
 fn site(name: &str) -> SiteId {
@@ -24,20 +24,7 @@ fn moved_twice() -> Vec<JobRecord> {
     ];
     for (attempt, at_site, wrote) in [(0, "pisa", 30), (1, "delft", 45), (2, "lyon", 0)] {
         let node = || site(at_site).node("c1").unwrap();
-        let carried = Box::new(Carried {
-            cluster: format!("c1.{at_site}").parse().unwrap(),
-            tree: 7,
-            version: 2,
-            nodes: vec![site(at_site).node("n1").unwrap()],
-            key: "0".repeat(64),
-            bytes: 1,
-            pid: 65_432,
-            cpu_group: 1,
-            base: 1_000_000,
-            stdout_bytes: wrote,
-            stderr_bytes: 0,
-            to: None,
-        });
+        let carried = testing::carried(&site(at_site), wrote);
         let (usage, why) = (Usage::default(), String::new());
         let mut runs = vec![HostedRun::Started { node: node() }];
         if wrote > 0 {

@@ -295,20 +295,9 @@ fn came(table: &mut HostTable, to: Option<&str>) -> JobId {
         if let Some(what) = what {
             what.spec = std::sync::Arc::new(spec.tasks.remove(0));
         }
-        *carried = Some(Box::new(xos_api::aem::Carried {
-            cluster: "c1.pisa".parse().unwrap(),
-            tree: 7,
-            version: 2,
-            nodes: vec!["n1.pisa".parse().unwrap()],
-            key: "0".repeat(64),
-            bytes: 1,
-            pid: 65_432,
-            cpu_group: 1,
-            base: 1_000_000,
-            stdout_bytes: 0,
-            stderr_bytes: 0,
-            to: to.map(|c| c.parse().unwrap()),
-        }));
+        let of = testing::carried(&"pisa".parse().unwrap(), 0);
+        let to = to.map(|c| c.parse().unwrap());
+        *carried = Some(Box::new(xos_api::aem::Carried { to, ..*of }));
     }
     table.apply(&record);
     job

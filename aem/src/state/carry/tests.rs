@@ -9,20 +9,7 @@ fn site(name: &str) -> SiteId {
 }
 
 fn carried(wrote: u64) -> Box<Carried> {
-    Box::new(Carried {
-        cluster: "c1.pisa".parse().unwrap(),
-        tree: 7,
-        version: 2,
-        nodes: vec!["n1.pisa".parse().unwrap()],
-        key: "0".repeat(64),
-        bytes: 1,
-        pid: 65_432,
-        cpu_group: 1,
-        base: 1_000_000,
-        stdout_bytes: wrote,
-        stderr_bytes: 0,
-        to: None,
-    })
+    testing::carried(&"pisa".parse().unwrap(), wrote)
 }
 
 fn happened(from: &str, attempt: u16, what: HostedRun) -> JobRecord {

@@ -18,6 +18,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 use xos_base::Error;
+use xos_net::control::{SILENCE_MAX, write_frames};
 
 /// Bytes of a frame before its own.
 const HEAD_BYTES: usize = 9;
@@ -31,12 +32,8 @@ const LINE_BYTES_MAX: usize = 2 * 1024 * 1024;
 const ALL_BYTES_MAX: usize = 64 * 1024 * 1024;
 /// Most lines of a stream, those that ended and are still worked at counted.
 const LINES_MAX: usize = 2048;
-/// Most frames that wait to be written, and most bytes that are gathered for one write.
+/// Most frames that wait to be written.
 const OUT_MAX: usize = 256;
-const GATHER_MAX: usize = 256 * 1024;
-/// How often an end says that it is alive, and after what silence the other one is not.
-const ALIVE_EVERY: Duration = Duration::from_secs(5);
-const SILENCE_MAX: Duration = Duration::from_secs(20);
 /// A stream without a line for so long, or twice that, is closed by who opened it.
 const IDLE: Duration = Duration::from_secs(60);
 
@@ -241,38 +238,15 @@ where
     F: Fn(u32, Vec<u8>) -> Result<(), Error> + Send,
 {
     let (reader, writer) = tokio::io::split(stream);
-    let own = opens.is_none();
+    let (own, alive) = (opens.is_none(), frame(ALIVE, 0, &[]));
     let ended = tokio::select! {
         ended = read_all(reader, lines, opens) => ended,
-        ended = write_all(writer, queue) => ended,
+        ended = write_frames(writer, queue, &alive) => ended.map_err(|e| broke(&e)),
         () = lines.idle(), if own => Ok(()),
         () = lines.cut.cancelled() => Err(Error::unavailable("a line took nothing")),
     };
     lines.over();
     ended
-}
-
-async fn write_all(mut writer: impl AsyncWrite + Unpin, mut queue: Queue) -> Result<(), Error> {
-    loop {
-        let mut bytes = match timeout(ALIVE_EVERY, queue.recv()).await {
-            Ok(Some(frame)) => frame,
-            Ok(None) => return Ok(()),
-            Err(_) => frame(ALIVE, 0, &[]),
-        };
-        while bytes.len() < GATHER_MAX {
-            match queue.try_recv() {
-                Ok(more) => bytes.extend_from_slice(&more),
-                Err(_) => break,
-            }
-        }
-        let written = async {
-            writer.write_all(&bytes).await?;
-            writer.flush().await
-        };
-        let written = timeout(SILENCE_MAX, written).await;
-        let written = written.map_err(|_| Error::unavailable("the other node reads nothing"))?;
-        written.map_err(|e| broke(&e))?;
-    }
 }
 
 async fn read_all<F>(

@@ -1,9 +1,7 @@
 use super::*;
 use crate::plan::owner::{Reach, SiteView, plan};
 use crate::testing;
-use xos_api::aem::{
-    Carried, ClusterRoom, HostedEvent, HostedRun, Pool, SiteCapacity, UnitRun, Usage,
-};
+use xos_api::aem::{ClusterRoom, HostedEvent, HostedRun, Pool, SiteCapacity, UnitRun, Usage};
 
 fn site(name: &str) -> SiteId {
     name.parse().unwrap()
@@ -64,20 +62,7 @@ fn table() -> JobTable {
 }
 
 fn leaves(t: &mut JobTable) {
-    let carried = Box::new(Carried {
-        cluster: "c1.rennes".parse().unwrap(),
-        tree: 7,
-        version: 2,
-        nodes: vec!["n1.rennes".parse().unwrap()],
-        key: "0".repeat(64),
-        bytes: 1,
-        pid: 65_432,
-        cpu_group: 1,
-        base: 1_000_000,
-        stdout_bytes: 0,
-        stderr_bytes: 0,
-        to: None,
-    });
+    let carried = testing::carried(&site("rennes"), 0);
     let (node, usage) = (site("rennes").node("c1").unwrap(), Usage::default());
     t.apply(&happened(0, HostedRun::Left { node, usage, carried, why: String::new() }));
 }
